@@ -1,0 +1,74 @@
+# The developer's vocabulary; `make help` explains it. All of it also works by hand: see README.md.
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK ?= requirements.lock
+PROFILE ?= local
+# Named after all that the environment is made from, and written last: it is made again when the lock changes,
+# when the checkout has moved, and when an installation was interrupted.
+STAMP := $(VENV)/installed-$(shell { pwd; cat $(LOCK) pyproject.toml; } | cksum | tr ' ' -)
+
+# The stages' commands are `python -m stages.NAME`: the environment's Python comes first.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Nothing that is started from here reports home or looks for updates. DVC's own switches are in .dvc/config,
+# so that plain `dvc repro` is as quiet.
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export ITERATIVE_DO_NOT_TRACK := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro params graph test test-all lint format bench lock
+
+help: ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+env: $(STAMP) ## Make .venv from the lock (export LOCK=requirements-cuda.lock: with CUDA)
+
+$(STAMP):
+	@for python in python3.11 python3 none; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; done; \
+	  test "$$python" != none || { echo "error: Python 3.11 is not installed (looked for python3.11 and python3)"; exit 2; } >&2; \
+	  echo "making $(VENV) from $(LOCK): a few minutes, once" && "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: env ## Run the pipeline on params.yaml; read reports/report.html afterwards
+	@$(BIN)/python -m stages.check
+	@$(BIN)/dvc repro
+
+params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, paper, paper_scratch or your own)
+	@test -f conf/profile/$(PROFILE).yaml || { echo "error: there is no conf/profile/$(PROFILE).yaml" >&2; exit 2; }
+	@$(BIN)/python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump; compose_and_dump( \
+	    'params.yaml', str(Path('conf').resolve()), None, 'config', 'hydra_plugins', ['profile=$(PROFILE)'])"
+
+graph: env ## Bring the code dependencies in dvc.yaml up to date with the imports
+	@$(BIN)/python -m stages.graph --write
+
+test: env ## Run the fast tests (under 10 minutes, the environment included)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: env ## Run all tests (under 40 minutes)
+	@$(BIN)/python -m pytest
+
+lint: env ## Check style, formatting and types, as pre-commit does
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy softmask stages
+
+format: env ## Mend style and formatting
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: env ## Show how long each stage took when it last ran
+	@$(BIN)/python -c "import json, pathlib; [print(f\"{r['seconds']:9.1f} s  {r['stage']}\") for r in \
+	    (json.loads(p.read_text()) for p in sorted(pathlib.Path().glob('[dmr]*/**/run.json')))]"
+
+lock: env ## Resolve both lock files from pyproject.toml again (LOCK_OPTIONS=--upgrade for newer versions)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --python-version 3.11 $(LOCK_OPTIONS) \
+	    --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
+	    --annotation-style line --output-file requirements-cuda.lock
+	@sed -E '/^nvidia-ml-py==/b; /^(cuda-|nvidia-|triton==)/d' requirements-cuda.lock > requirements.lock  # dvclive's stays

@@ -1,0 +1,1 @@
+"""The networks: the diffusion transformer of MDLM, and the import of published checkpoints."""

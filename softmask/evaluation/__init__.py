@@ -1,0 +1,1 @@
+"""Measures of trained models and of their samples."""

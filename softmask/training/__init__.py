@@ -1,0 +1,1 @@
+"""Objectives, collators, EMA, and the Trainer subclass with exact resume."""

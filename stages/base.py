@@ -1,0 +1,77 @@
+"""Make the model that the arms start from: train a binary MDLM, import a published checkpoint, or initialise one."""
+
+from softmask.backbones.checkpoint import import_checkpoint
+
+from softmask.diffusion import LogLinear
+from softmask.tokens import PackedTokens
+from softmask.training.elbo import BinaryObjective
+from stages.checkpoint_source import checkpoint_path
+from stages.component import Context, Stage, StageParams
+from stages.compute import set_up
+from stages.files import write_json
+from stages.launch import in_processes
+from stages.mdlm_training import COSTS, Job, new_model, save, train
+from stages.params.base import BaseParams, BaseSource
+from stages.params.compute import ComputeParams
+from stages.params.model import DiffusionParams, ModelParams
+
+
+class Params(StageParams):
+    """What the base is made from."""
+
+    compute: ComputeParams
+    model: ModelParams
+    diffusion: DiffusionParams
+    base: BaseParams
+
+
+def run(context: Context[Params]) -> None:
+    """Make models/mdlm/base/model and its history.
+
+    Raises:
+        InputError: the checkpoint is missing or doesn't fit the model.
+    """
+    params = context.params
+    device = set_up(params.compute)
+    tokens = PackedTokens.open(context.inputs["tokens"])
+    model = new_model(params.model, tokens, params.base.seed)
+    if params.base.source is BaseSource.TRAIN:
+        job = Job(
+            label="base",
+            objective=BinaryObjective(model, LogLinear(params.diffusion.noise_eps), params.compute.head_chunk).to(
+                device
+            ),
+            training=params.base.training,
+            steps=params.base.training.steps,
+            seed=params.base.seed,
+            p_sm=0.0,
+            omega_learning_rate=None,
+            probe=None,
+            weights=params.base.weights,
+        )
+        train(context, job, params.compute, params.diffusion)
+        return
+    if params.base.source is BaseSource.CHECKPOINT:
+        source = checkpoint_path(params.base.checkpoint)
+        layout, weights = params.base.checkpoint.layout, params.base.weights
+        context.counts["imported"] = import_checkpoint(model, source, layout, weights)
+    save(model, context.outputs["model"])
+    write_json(context.outputs["history"], [])
+    write_json(context.outputs["costs"], {**dict.fromkeys(COSTS, 0), "initial_omegas": None})
+
+
+STAGE = Stage(
+    name="base",
+    params=Params,
+    run=in_processes("stages.base", run),
+    inputs={"check": "data/check/valid.json", "tokens": "data/tokens/train"},
+    outputs={
+        "model": "models/mdlm/base/model",
+        "history": "models/mdlm/base/history.json",
+        "costs": "models/mdlm/base/costs.json",
+        "manifest": "models/mdlm/base/manifest.json",
+    },
+)
+
+if __name__ == "__main__":
+    STAGE.main()

@@ -1,0 +1,30 @@
+"""Validate all of params.yaml before anything is computed. Every other stage depends on this one's output."""
+
+from typing import ClassVar
+
+from stages.component import Context, Stage, StageParams
+from stages.files import write_json
+from stages.params.root import RootParams
+
+
+class Params(StageParams, RootParams):
+    """All of params.yaml."""
+
+    whole_file: ClassVar[bool] = True
+
+
+def run(context: Context[Params]) -> None:
+    """Write a constant: params that are valid, whatever they are, must not make other stages run again."""
+    write_json(context.outputs["valid"], {"params": "valid"})
+
+
+STAGE = Stage(
+    name="check",
+    params=Params,
+    run=run,
+    inputs={},
+    outputs={"valid": "data/check/valid.json", "manifest": "data/check/manifest.json"},
+)
+
+if __name__ == "__main__":
+    STAGE.main()

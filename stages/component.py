@@ -1,0 +1,192 @@
+"""What a stage is: a typed component with declared parameters, inputs and outputs, and the runner that holds it to that.
+
+A stage module defines one `Stage` and ends with `if __name__ == "__main__": STAGE.main()`. The declaration and
+dvc.yaml must agree; a test compares them.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import typer
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from softmask.errors import InputError
+from stages.files import write_json
+from stages.hashing import file_md5, path_hash
+from stages.params.section import lookup, read_yaml, validate
+from stages.store import Checkpoints, hold, store_root
+
+PARAMS_FILE = Path("params.yaml")
+LOCK_FILES = (Path("requirements.lock"), Path("requirements-cuda.lock"))
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
+
+
+class StageParams(BaseModel):
+    """The part of params.yaml that a stage reads. Each field is a top-level key, unless `keys` gives its dotted key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    keys: ClassVar[Mapping[str, str]] = {}
+    whole_file: ClassVar[bool] = False
+    """The stage reads every key there is, so that unknown ones are found."""
+
+    @classmethod
+    def tracked(cls, axes: Mapping[str, str]) -> dict[str, str]:
+        """Field name -> dotted key in params.yaml, with the matrix values filled in."""
+        return {name: cls.keys.get(name, name).format(**axes) for name in cls.model_fields}
+
+
+P = TypeVar("P", bound=StageParams)
+
+
+@dataclass(frozen=True)
+class Context(Generic[P]):
+    """What `run` gets: its parameters, the paths that it may read and write, its checkpoints, its counts."""
+
+    params: P
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+    axes: Mapping[str, str]
+    checkpoints: Checkpoints
+    counts: dict[str, Any] = field(default_factory=dict)
+    """Filled by `run`: counts, token totals, forwards and FLOPs for manifest.json. Deterministic values only."""
+    read: dict[str, Any] = field(default_factory=dict)
+    """Filled by `run` for inputs that are `collections`: the files that were read, path -> hash."""
+
+
+@dataclass(frozen=True)
+class Stage(Generic[P]):
+    """The declaration of a stage.
+
+    Args:
+        name: its name in dvc.yaml.
+        params: the model of what it reads from params.yaml.
+        run: the work.
+        inputs: name -> path, may hold `{axis}`. Code files are not listed: they are the import closure.
+        outputs: name -> path, must hold `manifest`.
+        axes: the matrix keys, in the order of dvc.yaml.
+        collections: names of inputs that are folders of matrix outputs. `run` reads the instances that params name
+            and says so in `Context.read`; what else lies there, such as a removed seed, is not this stage's.
+    """
+
+    name: str
+    params: type[P]
+    run: Callable[[Context[P]], None]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    axes: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+
+    def instance(self, axes: Mapping[str, str]) -> str:
+        """DVC's name of this instance, such as `arm@binary-1`."""
+        return self.name + ("@" + "-".join(axes[a] for a in self.axes) if self.axes else "")
+
+    def read_params(self, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> P:
+        """The stage's validated parameters.
+
+        Raises:
+            InputError: a key is missing, unknown or wrong.
+        """
+        raw = read_yaml(file)
+        tracked = self.params.tracked(axes)
+        if self.params.whole_file:
+            return validate(self.params, raw, str(file))
+        values = {name: lookup(raw, key, str(file)) for name, key in tracked.items()}
+        return validate(self.params, values, str(file), prefix=tracked)
+
+    def execute(self, axes: Mapping[str, str]) -> None:
+        """Run the stage in the current folder: check, hold the checkpoints, work, write the manifests."""
+        started = time.time()
+        params = self.read_params(axes)
+        inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
+        for path in inputs.values():
+            if not path.exists():
+                raise InputError("the input is missing", where=str(path), todo="Make it first: dvc repro")
+        record: dict[str, Any] = {
+            "stage": self.instance(axes),
+            "params": params.model_dump(mode="json"),
+            "inputs": {str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
+            "code": {path: file_md5(Path(path)) for path in declared_code(self.name)},
+        }
+        key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        with hold(store_root(), self.instance(axes), key) as checkpoints:
+            context = self._context(axes, checkpoints)
+            for path in context.outputs.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.run(context)
+            _write_manifests(record, context, started)
+            checkpoints.clear()
+
+    def main(self) -> None:
+        """The command line `python -m stages.NAME [--axis VALUE ...]`. Exits with 2 on a user's mistake."""
+        run_command(self._command)
+
+    def _command(self) -> None:
+        about = sys.modules["__main__"].__doc__
+        parser = argparse.ArgumentParser(prog=f"python -m stages.{self.name}", description=about)
+        for axis in self.axes:
+            parser.add_argument(f"--{axis}", required=True)
+        parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # see stages/launch.py
+        values = vars(parser.parse_args())
+        worker = values.pop("worker")
+        if worker is None:
+            self.execute(values)
+        else:
+            self.run(self._context(values, Checkpoints(Path(worker[0]), worker[1])))
+
+    def _context(self, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
+        inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
+        outputs = {name: Path(path.format(**axes)) for name, path in self.outputs.items()}
+        return Context(self.read_params(axes), inputs, outputs, axes, checkpoints)
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run a command line's body; a user's mistake is one plain message and exit code 2, Ctrl-C is 130."""
+    try:
+        command()
+    except InputError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.secho("interrupted: finished work is kept, run again to go on", fg="yellow", err=True)
+        sys.exit(130)
+
+
+def declared_code(stage: str, file: Path = Path("dvc.yaml")) -> list[str]:
+    """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact."""
+    stages = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    return sorted(dep for dep in stages[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
+
+
+def environment() -> dict[str, Any]:
+    """The locks' hashes and the versions of the libraries that make the numbers."""
+    locks = {str(path): file_md5(path) for path in LOCK_FILES if path.exists()}
+    versions = {name: version(name) for name in LIBRARIES}
+    return {"locks": locks, "python": sys.version.split()[0], "versions": versions}
+
+
+def _write_manifests(record: dict[str, Any], context: Context[Any], started: float) -> None:
+    manifest = context.outputs["manifest"]
+    made = {str(path): path_hash(path) for name, path in context.outputs.items() if name != "manifest"}
+    read = {**record["inputs"], **context.read}
+    rest = {"inputs": read, "outputs": made, "counts": context.counts, "environment": environment()}
+    write_json(manifest, {**record, **rest})
+    write_json(
+        manifest.with_name("run.json"),
+        {
+            "stage": record["stage"],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.time() - started, 3),
+            "host": platform.node(),
+            "machine": platform.platform(),
+        },
+    )

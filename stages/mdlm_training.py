@@ -1,0 +1,126 @@
+"""What training the base and training an arm share: the run itself, its costs, and what it leaves behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from softmask.backbones.dit import Mdlm, MdlmConfig
+from softmask.backbones.flops import BACKWARD, head_flops, trunk_flops
+from softmask.diffusion import LogLinear
+from softmask.tokens import PackedTokens
+from softmask.training import checkpoints
+from softmask.training.elbo import BinaryObjective
+from softmask.training.masking import MaskingCollator
+from softmask.training.stream import TrainingStream
+from softmask.training.trainer import MdlmTrainer, Probe
+from stages.component import Context
+from stages.files import write_json
+from stages.params.base import Weights
+from stages.params.compute import ComputeParams
+from stages.params.model import DiffusionParams, ModelParams
+from stages.params.training import TrainingParams
+from stages.progress import TokensProgress, live
+from stages.training_args import training_arguments
+
+COSTS = ("updates", "forwards", "backwards", "flops", "tokens")
+"""The keys of costs.json, beside the initial omegas."""
+
+
+def new_model(params: ModelParams, tokens: PackedTokens, seed: int) -> Mdlm:
+    """A freshly initialised binary model; the same seed gives the same weights."""
+    config = MdlmConfig(
+        vocab_size=tokens.vocab_size,
+        mask_token_id=tokens.mask_token_id,
+        length=tokens.length,
+        **params.model_dump(),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Mdlm(config)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Args:
+        label: for the progress bar and DVCLive.
+        objective: the loss around the model.
+        training: its settings.
+        steps: optimizer steps, where an arm has fewer than its settings say.
+        seed: of data order, noise and dropout.
+        p_sm: probability of the two-pass step; 0 for a binary model.
+        omega_learning_rate: None for a binary model.
+        probe: None for a binary model.
+        weights: averaged or raw are kept.
+    """
+
+    label: str
+    objective: BinaryObjective
+    training: TrainingParams
+    steps: int
+    seed: int
+    p_sm: float
+    omega_learning_rate: float | None
+    probe: Probe | None
+    weights: Weights
+
+
+def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: DiffusionParams) -> None:
+    """Train, then save the model and the history, and count what it cost."""
+    tokens = PackedTokens.open(context.inputs["tokens"])
+    training = job.training.model_copy(update={"steps": job.steps})
+    micro_batch = training.batch_size // training.accumulation
+    collator = MaskingCollator(
+        mask_token_id=tokens.mask_token_id,
+        noise=LogLinear(diffusion.noise_eps),
+        sampling_eps=diffusion.sampling_eps,
+        micro_batch=micro_batch,
+        p_sm=job.p_sm,
+        seed=job.seed,
+    )
+    root = context.checkpoints.path / "training"
+    soft_mask = job.objective.model.soft_mask
+    initial_omegas = None if soft_mask is None else soft_mask.omegas()
+    trainer = MdlmTrainer(
+        objective=job.objective,
+        args=training_arguments(compute, training, job.seed, root),
+        train_dataset=TrainingStream(tokens, training.steps * training.batch_size, job.seed),
+        data_collator=collator,
+        identity=context.checkpoints.key,
+        ema_decay=training.ema_decay,
+        omega_learning_rate=job.omega_learning_rate,
+        probe=job.probe,
+        callbacks=[
+            TokensProgress(job.label, training.batch_size * tokens.length),
+            live(job.label, resume=bool(checkpoints.all_checkpoints(root))),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train_resumably()
+    model = trainer.averaged_model if job.weights is Weights.EMA else job.objective.model
+    if trainer.is_world_process_zero():
+        spent = costs(model.config, collator, training, tokens.length)
+        save(model, context.outputs["model"])
+        write_json(context.outputs["history"], trainer.history)
+        write_json(context.outputs["costs"], {**spent, "initial_omegas": initial_omegas})
+        context.counts.update(spent)
+
+
+def costs(config: MdlmConfig, collator: MaskingCollator, training: TrainingParams, length: int) -> Mapping[str, int]:
+    """What a run took: updates, passes over a micro-batch, FLOPs by formula with half of the positions masked."""
+    micro_batches = training.steps * training.accumulation
+    tokens = training.batch_size // training.accumulation * length
+    forwards = collator.forwards(micro_batches)
+    forward = trunk_flops(config, tokens) + head_flops(config, tokens // 2)
+    flops = forward * (forwards + BACKWARD * micro_batches)
+    return dict(zip(COSTS, (training.steps, forwards, micro_batches, flops, tokens * micro_batches), strict=True))
+
+
+def save(model: Mdlm, folder: Path) -> None:
+    """Save a model for `Mdlm.from_pretrained`, as float32 safetensors on the CPU."""
+    model.to("cpu").save_pretrained(folder)  # type: ignore[arg-type]

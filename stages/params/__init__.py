@@ -1,0 +1,1 @@
+"""The pydantic models of `params.yaml`, one module a section. They import no torch, so that `check` is quick."""

@@ -1,0 +1,62 @@
+"""`model`, `diffusion` and `soft_mask`-shaped sections: the network, the noise, and the feedback's initial values."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from softmask.feedback_kinds import FeedbackKind
+from stages.params.section import Section
+
+
+class ModelParams(Section):
+    """Shape of the diffusion transformer."""
+
+    hidden_size: int = Field(ge=2)
+    """Width of the blocks and of the embeddings."""
+    n_blocks: int = Field(ge=1)
+    """Transformer blocks."""
+    n_heads: int = Field(ge=1)
+    """Attention heads."""
+    cond_dim: int = Field(ge=1)
+    """Width of the conditioning, constant in MDLM."""
+    dropout: float = Field(ge=0, lt=1)
+    """Dropout of both residual branches."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.hidden_size % (2 * self.n_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} can't be split into {self.n_heads} heads of even width; "
+                "expected a multiple of 2 x n_heads"
+            )
+        return self
+
+
+class DiffusionParams(Section):
+    """The noise."""
+
+    noise_eps: float = Field(gt=0, lt=1)
+    """eps of log-linear noise, alpha_t = 1 - (1 - eps) t."""
+    sampling_eps: float = Field(gt=0, lt=1)
+    """Smallest t in training and evaluation."""
+
+
+class SoftMaskParams(Section):
+    """Soft-masking of one arm: the feedback and the initial values of what is trained."""
+
+    p_sm: float = Field(ge=0, le=1)
+    """Probability of the two-pass step, drawn once a micro-batch."""
+    kind: FeedbackKind
+    """top_k, or full: the whole vocabulary with a trained temperature."""
+    k: int = Field(ge=1)
+    """How many guesses are fed back (top_k)."""
+    omega_s: float = Field(ge=0, le=1)
+    """Initial cap on lambda."""
+    omega_a: float = Field(gt=1e-5)
+    """Initial slope."""
+    omega_b: float = Field(lt=-1e-5)
+    """Initial confidence threshold, in nats of negative entropy."""
+    temperature: float = Field(gt=1e-5)
+    """Initial temperature (full)."""
+    omega_learning_rate: float = Field(gt=0)
+    """Learning rate of the omegas and the temperature."""

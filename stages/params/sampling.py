@@ -1,0 +1,92 @@
+"""`sampling`: which samples are generated, and how."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
+from softmask.feedback_kinds import OmegaSchedule
+from stages.params.section import Section
+
+
+class Cell(Section):
+    """One (sampler, NFE) at which every model generates."""
+
+    sampler: Sampler
+    """The reverse process."""
+    nfe: int = Field(ge=1)
+    """Nominal steps."""
+    eta: float | None = Field(ge=0, le=1)
+    """ReMDM's eta; null for the ancestral samplers."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.sampler.remasks and self.eta is None:
+            raise ValueError(f"eta null with sampler '{self.sampler}' is impossible; expected a number from 0 to 1")
+        if not self.sampler.remasks and self.eta is not None:
+            raise ValueError(f"eta {self.eta} with sampler '{self.sampler}' has no effect; expected null")
+        return self
+
+
+class LoopParams(Section):
+    """ReMDM-loop's phases."""
+
+    t_on: float = Field(gt=0, lt=1)
+    """Time at which remasking begins."""
+    t_off: float = Field(gt=0, lt=1)
+    """Time at which it ends."""
+    alpha_on: float = Field(gt=0, lt=1)
+    """Unmasked fraction that it holds meanwhile."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.t_off >= self.t_on:
+            raise ValueError(f"t_off {self.t_off} with t_on {self.t_on} is impossible; expected t_off < t_on")
+        return self
+
+
+class TraceParams(Section):
+    """The one sample whose denoising the report shows step by step."""
+
+    cell: int = Field(ge=0)
+    """Which entry of `cells`."""
+    guesses: int = Field(ge=1)
+    """Guesses shown a position."""
+
+
+class SamplingParams(Section):
+    """Unconditional generation."""
+
+    seed: int = Field(ge=0)
+    """Seed of all samples; the same for every model."""
+    samples: int = Field(ge=1)
+    """Samples a cell."""
+    batch_size: int = Field(ge=1)
+    """Samples generated at once."""
+    nucleus_p: float = Field(gt=0, le=1)
+    """Nucleus of the sampling distribution; feedback sees the unfiltered one."""
+    refresh: Refresh
+    """When forwards are made: on_change (paper) or always."""
+    remask_feedback: RemaskFeedback
+    """What feeds a position that ReMDM has just masked again."""
+    omega_schedule: OmegaSchedule
+    """Schedule of omega_s over the masked fraction."""
+    final_t: float = Field(gt=0, lt=1)
+    """Time of the last step."""
+    final_argmax: bool
+    """Fill what is still masked after it with the likeliest tokens."""
+    loop: LoopParams
+    """ReMDM-loop's phases."""
+    cells: list[Cell] = Field(min_length=1)
+    """What is generated."""
+    trace: TraceParams
+    """The denoising shown in the report."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        pairs = [(cell.sampler, cell.nfe) for cell in self.cells]
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("cells has a repeated sampler and nfe; expected each pair once")
+        if self.trace.cell >= len(self.cells):
+            raise ValueError(f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}")
+        return self

@@ -1,0 +1,65 @@
+"""`tokenizer`: trained on the corpus, or a pinned one of the hub."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from stages.params.section import Section
+
+
+class TokenizerSource(StrEnum):
+    """Where the tokenizer comes from."""
+
+    TRAIN = "train"
+    HUB = "hub"
+
+
+class TokenizerKind(StrEnum):
+    """What is trained."""
+
+    CHARACTERS = "characters"
+    BPE = "bpe"
+
+
+BYTES_AND_END = 257
+"""Smallest BPE vocabulary: 256 bytes and end-of-text."""
+
+
+class TrainTokenizerParams(Section):
+    """A tokenizer trained on the training documents."""
+
+    kind: TokenizerKind
+    """One id a character, or byte-level BPE."""
+    vocab_size: int | None = Field(ge=BYTES_AND_END)
+    """BPE: ids in all, without the mask token. characters: null, the text decides."""
+    min_count: int = Field(ge=1)
+    """characters: rarer ones become the unknown token. BPE: rarer pairs are not merged."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind is TokenizerKind.BPE and self.vocab_size is None:
+            raise ValueError(f"vocab_size null with kind 'bpe' is impossible; expected {BYTES_AND_END} or more")
+        if self.kind is TokenizerKind.CHARACTERS and self.vocab_size is not None:
+            raise ValueError(f"vocab_size {self.vocab_size} with kind 'characters' is impossible; expected null")
+        return self
+
+
+class HubTokenizerParams(Section):
+    """A fast tokenizer of the Hugging Face hub."""
+
+    path: str = Field(min_length=1)
+    """`owner/name`, or a local folder that holds its tokenizer.json (then `revision` says what it is a copy of)."""
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    """Commit: 40 hex digits, no branch name."""
+    eos_token: str = Field(min_length=1)
+    """Its end-of-text token."""
+
+
+class TokenizerParams(Section):
+    """The tokenizer. `source` says which of the sub-sections is used."""
+
+    source: TokenizerSource
+    """Where the tokenizer comes from."""
+    train: TrainTokenizerParams
+    hub: HubTokenizerParams

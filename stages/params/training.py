@@ -1,0 +1,47 @@
+"""The settings that every training run has: steps, batch, AdamW, warm-up, EMA, logging and checkpoints."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from stages.params.section import Section
+
+
+class TrainingParams(Section):
+    """One training run with AdamW, linear warm-up and a constant learning rate."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(ge=1)
+    """Sequences an optimizer step, over all processes and accumulated micro-batches."""
+    accumulation: int = Field(ge=1)
+    """Micro-batches an optimizer step."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate of the weights."""
+    warmup_steps: int = Field(ge=0)
+    """Steps of linear warm-up."""
+    betas: tuple[float, float]
+    """AdamW's betas."""
+    epsilon: float = Field(gt=0)
+    """AdamW's epsilon."""
+    weight_decay: float = Field(ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(gt=0)
+    """Gradients are clipped to this global norm."""
+    ema_decay: float = Field(ge=0, lt=1)
+    """Decay of the exponential moving average of the weights, with warm-up min(decay, (1 + n) / (10 + n))."""
+    log_every: int = Field(ge=1)
+    """Steps between two records of the training history."""
+    save_every: int = Field(ge=1)
+    """Steps between two checkpoints."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
+                "expected micro-batches of equal size"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1")
+        return self

@@ -1,0 +1,74 @@
+"""Progress of trainings at the terminal, in tokens with rate and time left, and DVCLive's log of them."""
+
+from pathlib import Path
+from typing import Any
+
+from dvclive.live import Live
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import DVCLiveCallback
+
+LIVE_ROOT = Path("reports/live")
+"""Undeclared and not in git: what DVC tracks of a training is its history.json."""
+
+
+class TokensProgress(TrainerCallback):
+    """A progress bar that counts tokens.
+
+    Args:
+        label: what is trained.
+        tokens_per_step: tokens an optimizer step, over all processes.
+    """
+
+    def __init__(self, label: str, tokens_per_step: int) -> None:
+        self._label, self._tokens_per_step = label, tokens_per_step
+        self._bar: tqdm[Any] | None = None
+        self._step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar where the training begins or goes on."""
+        self._step = state.global_step
+        if state.is_world_process_zero:
+            self._bar = tqdm(
+                total=state.max_steps * self._tokens_per_step,
+                initial=state.global_step * self._tokens_per_step,
+                unit="tok",
+                unit_scale=True,
+                desc=self._label,
+                mininterval=1,
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update((state.global_step - self._step) * self._tokens_per_step)
+        self._step = state.global_step
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest loss."""
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if self._bar is not None and loss is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def live(instance: str, resume: bool) -> DVCLiveCallback:
+    """DVCLive's callback, logging into a folder of this stage instance."""
+    return DVCLiveCallback(
+        live=Live(
+            str(LIVE_ROOT / instance),
+            resume=resume,
+            report=None,
+            save_dvc_exp=False,
+            dvcyaml=None,
+            monitor_system=False,
+        )
+    )
