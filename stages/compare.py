@@ -43,6 +43,7 @@ def run(context: Context[CompareStageParams]) -> None:
     series.write_plots(outputs["plots"], histories, judge, comparison.curves, params.compare.plot_points)
     write_json(outputs["metrics"], headline(comparison))
     write_json(outputs["comparison"], comparison.model_dump(mode="json"))
+    context.read.update({path: {"md5": md5} for path, md5 in reader.hashes.items()})
     context.counts.update(
         models=len(readings),
         units=comparison.resampling.units,
@@ -151,6 +152,7 @@ STAGE = Stage(
     name="compare",
     params=CompareStageParams,
     run=run,
+    collections=("evaluation", "models"),
     inputs={
         "check": "data/check/valid.json",
         "evaluation": "data/evaluation",

@@ -68,6 +68,7 @@ def run(context: Context[ReportStageParams]) -> None:
     report = assemble(comparison, params.report.regime, plots, samples, traces, costs, hashes)
     write_text(context.outputs["html"], render_html(report))
     write_text(context.outputs["markdown"], render_markdown(report))
+    context.read.update({path: {"md5": md5} for path, md5 in reader.hashes.items()})
     context.counts.update(samples=sum(len(column.samples) for column in samples), traces=len(traces))
 
 
@@ -159,6 +160,7 @@ STAGE = Stage(
     name="report",
     params=ReportStageParams,
     run=run,
+    collections=("samples",),
     inputs={
         "check": "data/check/valid.json",
         "comparison": "reports/comparison.json",

@@ -1,9 +1,9 @@
 """`base`: where the model that the arms start from comes from."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.params.section import Section
 from stages.params.training import TrainingParams
@@ -36,7 +36,28 @@ class CheckpointParams(Section):
     revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
     """Commit of `repo`, 40 hexadecimal digits."""
     filename: str | None
-    """File in `repo` (lightning)."""
+    """File in `repo` (lightning); null for a hub repository, which is fetched by its own file names."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.path is not None and self.repo is not None:
+            raise ValueError(
+                f"path {self.path!r} with repo {self.repo!r} is impossible; expected one of them to be null"
+            )
+        if self.repo is None and (self.revision is not None or self.filename is not None):
+            raise ValueError(
+                f"revision {self.revision!r} and filename {self.filename!r} with repo null are impossible; "
+                "expected a repo, or null for them too"
+            )
+        if self.repo is not None and self.revision is None:
+            raise ValueError(f"repo {self.repo!r} with revision null is impossible; expected the commit's 40 digits")
+        if self.layout == "hub" and self.filename is not None:
+            raise ValueError(f"filename {self.filename!r} with layout 'hub' is impossible; expected null")
+        if self.layout == "lightning" and self.repo is not None and self.filename is None:
+            raise ValueError(
+                f"repo {self.repo!r} with filename null is impossible; expected the checkpoint's file in it"
+            )
+        return self
 
 
 class BaseParams(Section):
@@ -52,3 +73,18 @@ class BaseParams(Section):
     """Used where source is train."""
     checkpoint: CheckpointParams
     """Used where source is checkpoint."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.source is not BaseSource.CHECKPOINT:
+            return self
+        if self.checkpoint.path is None and self.checkpoint.repo is None:
+            raise ValueError(
+                "source 'checkpoint' with checkpoint.path null and checkpoint.repo null is impossible; "
+                "expected one of them"
+            )
+        if self.checkpoint.layout == "hub" and self.weights is not Weights.EMA:
+            raise ValueError(
+                "weights 'raw' with checkpoint.layout 'hub' is impossible, it has the EMA weights only; expected ema"
+            )
+        return self

@@ -194,8 +194,8 @@ def gates(comparison: Comparison) -> Table:
     columns = ("model", "", "omega_s", "omega_a", "omega_b", "temperature", "lambda", "NLL added by lambda = 0", "gate")
     note = (
         f"The gate is open if mean lambda at masked positions is at least {comparison.gate_lam:g} and forcing "
-        "lambda = 0 in the trained model changes its NLL by a paired interval that excludes zero. lambda ± is its spread "
-        "over positions."
+        "lambda = 0 in the trained model changes its NLL by a paired interval that excludes zero. lambda ± is its "
+        "spread over positions."
     )
     return Table("Soft masks: omegas and gate", columns, rows, 2, note)
 
@@ -262,13 +262,13 @@ def paper_generation(comparison: Comparison, table: paper.GenerationTable, regim
         theirs = (number(entry.mauve, 3), number(entry.gen_ppl))
         ours = _own_generation(comparison, entry) if fits else ()
         rows.append((_sampler(entry.sampler), entry.model, *ours, *(theirs if matched else (_scale_note(theirs),))))
-    columns: tuple[str, ...] = ("sampler", "model")
+    columns: tuple[str, ...] = ("sampler", "model, as in the paper")
     if fits:
         columns += ("this run: NFE", "this run: MAUVE", "this run: gen. perplexity")
     if matched:
         columns += (f"paper: MAUVE, {paper.SECOND_HAND}", f"paper: gen. perplexity, {paper.SECOND_HAND}")
     else:
-        columns += (f"note: paper's MAUVE / gen. perplexity, {paper.SECOND_HAND}",)
+        columns += (f"note: paper's, {paper.SECOND_HAND}",)
     note = _match_note(comparison.profile, table.profile) if fits else _other_regime(regime)
     return Table(table.title, columns, rows, 2, note)
 
@@ -278,8 +278,7 @@ def _own_generation(comparison: Comparison, entry: paper.GenerationEntry) -> tup
     point = _longest(comparison, entry.arm, entry.sampler)
     if point is None:
         return "", "", ""
-    mauve = "" if point.mauve is None else plus_minus(point.mauve, point.mauve_sd, 3)
-    return str(point.nfe), mauve, plus_minus(point.gen_ppl, point.gen_ppl_sd)
+    return str(point.nfe), _mauve(point), plus_minus(point.gen_ppl, point.gen_ppl_sd)
 
 
 def _other_regime(regime: str) -> str:
@@ -296,7 +295,8 @@ def _longest(comparison: Comparison, arm: str | None, sampler: str | None) -> Cu
 
 
 def _scale_note(values: Sequence[str]) -> str:
-    return " / ".join(value or "not known" for value in values) if any(values) else ""
+    named = zip(("MAUVE", "gen. perplexity"), values, strict=True)
+    return ", ".join(f"{name} {value}" for name, value in named if value)
 
 
 def _match_note(profile: str, wanted: str) -> str:
@@ -326,7 +326,7 @@ def paper_perplexity(comparison: Comparison, regime: str) -> Table:
         note = f"{_match_note(comparison.profile, paper.TABLE_4_PROFILE)} {paper.TABLE_4_NOTE}"
     else:
         note = _other_regime(regime)
-    return Table(paper.TABLE_4_TITLE, ("model", "this run", theirs), rows, 1, note)
+    return Table(paper.TABLE_4_TITLE, ("model, as in the paper", "this run", theirs), rows, 1, note)
 
 
 def _own_perplexity(arm: ArmRow | None, entry: paper.PerplexityEntry) -> str:

@@ -34,7 +34,7 @@ def test_the_interval_agrees_with_scipy_paired_bootstrap() -> None:
     table = corpus(80)
 
     def difference(soft: np.ndarray, binary: np.ndarray, tokens: np.ndarray, axis: int = -1) -> np.ndarray:
-        return (soft.sum(axis) - binary.sum(axis)) / tokens.sum(axis)
+        return np.asarray((soft.sum(axis) - binary.sum(axis)) / tokens.sum(axis))
 
     theirs = stats.bootstrap(
         (table["soft"], table["binary"], table["tokens"]),

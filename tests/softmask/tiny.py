@@ -10,6 +10,9 @@ from softmask.feedback_kinds import FeedbackKind
 MASK = 8
 """Mask token of `tiny_mdlm` unless told otherwise: the last of nine."""
 
+SCALES = {"vocab_embed": 1.0, "sigma_map": 0.02, "norm": 0.1, "adaLN_modulation": 0.5, "output_layer.linear": 0.25}
+"""Part of a parameter's name -> scale of its noise; so chosen that the context decides, with moderate confidence."""
+
 
 def soft_mask_settings(kind: FeedbackKind = FeedbackKind.TOP_K, k: int = 3, **changes: float) -> dict[str, Any]:
     """Arguments of a `SoftMask` whose gate is well open."""
@@ -36,7 +39,8 @@ def tiny_mdlm(
     with torch.no_grad():
         for name, parameter in model.backbone.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.1 * noise if "norm" in name else noise if "embed" in name else 0.3 * noise)
+            scale = next((scale for part, scale in SCALES.items() if part in name), 0.3)
+            parameter.copy_(scale * noise + ("norm" in name))
     return model.eval()
 
 

@@ -1,7 +1,7 @@
 """A small finished run on disk, in the format that evaluation, training and sampling write, with realistic numbers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -170,7 +170,7 @@ class Run:
         own = np.random.default_rng(sum(name.encode()))
         level = {"base": 0.045}.get(arm, 0.0) - (self.gain.get(seed or 0, 0.0) if arm.startswith("sm") else 0.0)
         two_pass = tokens * (difficulty + masks + level + own.normal(0, 0.004, (DRAWS, self.units)))
-        arrays = {"tokens": tokens.astype(np.int64), "bytes": tokens.astype(np.int64)}
+        arrays: dict[str, np.ndarray] = {"tokens": tokens.astype(np.int64), "bytes": tokens.astype(np.int64)}
         if arm.startswith("sm"):
             arrays["two_pass"] = two_pass
             arrays["binary"] = two_pass + tokens * (self.feedback_effect + own.normal(0, 0.004, (DRAWS, self.units)))
@@ -288,6 +288,12 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     """A factory of finished runs; the current folder is the run's root."""
     monkeypatch.chdir(tmp_path)
     return lambda **changes: Run(tmp_path, **changes).write()
+
+
+@pytest.fixture(scope="session")
+def new_run() -> Callable[[Path], Run]:
+    """Writes the default run into a folder."""
+    return lambda root: Run(root).write()
 
 
 @pytest.fixture

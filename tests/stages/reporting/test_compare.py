@@ -65,7 +65,7 @@ def test_seeds_that_disagree_give_no_claim(make_run: MakeRun) -> None:
 def test_an_interval_that_holds_zero_gives_no_claim(make_run: MakeRun) -> None:
     run = make_run(gain={1: 0.0, 2: 0.0})
     arrays = load_file("data/evaluation/binary-1/nll.safetensors")
-    jitter = np.random.default_rng(5).normal(0, 40, arrays["binary"].shape[1])
+    jitter = np.random.default_rng(5).normal(0, 40, size=arrays["binary"].shape[1:])
     for seed in run.seeds:  # the same documents go far up and down in both seeds: no trend, much noise
         _shift(f"sm_iso_update-{seed}", "two_pass", jitter - jitter.mean() + 0.2)
     assert difference(run.compare())["verdict"] == "can't be told apart"
