@@ -64,7 +64,7 @@ STAGE = Stage(
     name="base",
     params=Params,
     run=in_processes("stages.base", run),
-    inputs={"check": "data/check/valid.json", "tokens": "data/tokens/train"},
+    inputs={"check": "data/check/valid.json", "tokens": "data/tokens/train", "imports": "models/import"},
     outputs={
         "model": "models/mdlm/base/model",
         "history": "models/mdlm/base/history.json",

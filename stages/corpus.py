@@ -155,7 +155,7 @@ STAGE = Stage(
     name="corpus",
     params=Params,
     run=run,
-    inputs={"check": "data/check/valid.json", "texts": "texts"},
+    inputs={"check": "data/check/valid.json", "texts": "data/texts"},
     outputs={
         "train": "data/corpus/train",
         "validation": "data/corpus/validation",

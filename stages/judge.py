@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PrinterCallback
 
 from softmask.backbones.causal_lm import forward_flops, load_causal_lm, load_tokenizer
 from softmask.errors import InputError
 from softmask.tokens import PackedTokens
+from softmask.training import checkpoints
 from softmask.training.causal import CausalObjective, RowsAndNext, collate
 from softmask.training.ema import EmaCallback, averaged
 from softmask.training.resumable import ResumableTrainer
@@ -19,6 +20,7 @@ from stages.files import write_json
 from stages.hashing import file_md5
 from stages.params.compute import ComputeParams
 from stages.params.judge import HubJudgeParams, JudgeParams, JudgeSource, TrainJudgeParams
+from stages.progress import TokensProgress, live
 from stages.training_args import training_arguments
 
 HUB_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
@@ -96,15 +98,21 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
     objective = CausalObjective(build(params, tokens), compute.head_chunk)
     ema = averaged(objective.model, params.training.ema_decay)
     items = params.training.steps * params.training.batch_size
+    root = context.checkpoints.path / "training"
     trainer = ResumableTrainer(
         model=objective,
-        args=training_arguments(compute, params.training, params.seed, context.checkpoints.path / "training"),
+        args=training_arguments(compute, params.training, params.seed, root),
         train_dataset=TrainingStream(RowsAndNext(tokens), items, params.seed),
         data_collator=collate,
         identity=context.checkpoints.key,
         extras={"ema": ema},
-        callbacks=[EmaCallback(ema, objective.model)],
+        callbacks=[
+            EmaCallback(ema, objective.model),
+            TokensProgress("judge", params.training.batch_size * tokens.length),
+            live("judge", resume=bool(checkpoints.all_checkpoints(root))),
+        ],
     )
+    trainer.remove_callback(PrinterCallback)
     ema.to(trainer.args.device)
     trainer.train_resumably()
     model = ema.module
@@ -116,8 +124,8 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
         {
             "parameters": model.num_parameters(),
             "updates": params.training.steps,
-            "forwards": items,
-            "backwards": items,
+            "forwards": params.training.steps * params.training.accumulation,
+            "backwards": params.training.steps * params.training.accumulation,
             "tokens": trained,
             "flops": 3 * forward_flops(model, trained, trained),  # a backward costs two forwards
         }
@@ -126,8 +134,6 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
 
 def build(params: TrainJudgeParams, tokens: PackedTokens) -> PreTrainedModel:
     """A causal LM with the corpus's vocabulary that reads one row of tokens at a time, with fresh weights."""
-    from transformers import LlamaConfig
-
     config = LlamaConfig(
         vocab_size=tokens.vocab_size,
         hidden_size=params.hidden_size,

@@ -54,6 +54,7 @@ IGNORABLE_BUILTINS = frozenset(
 )
 """And the types that it names; no other built-in is data."""
 
+DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Where a hub folder keeps its weights, the first that is there."""
 SIZES = {
@@ -271,12 +272,13 @@ def _require_fit(
 
 def _misfit(tensor: Any, shape: torch.Size) -> str | None:
     plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
-    if not plain or not tensor.is_floating_point():
+    if not plain or tensor.dtype not in DTYPES:
         kind = f"a {tensor.dtype} tensor" if isinstance(tensor, Tensor) else type(tensor).__name__
-        return f"is {kind}, expected a dense floating-point tensor"
+        return f"is {kind}, expected a dense tensor of float16, 32 or 64 or bfloat16"
     if tensor.shape != shape:
         return f"is misshapen: {list(tensor.shape)}, expected {list(shape)}"
-    return None if bool(tensor.isfinite().all()) else "holds values that are not finite"
+    extremes = torch.stack(tensor.aminmax())  # NaN and infinity pass through them; isfinite() would take a copy
+    return None if bool(extremes.isfinite().all()) else "holds values that are not finite"
 
 
 def _require_order(path: Path, keys: list[str], order: list[str]) -> None:

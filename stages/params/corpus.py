@@ -90,7 +90,7 @@ class FilesParams(Section):
 
     paths: tuple[Annotated[str, Field(min_length=1)], ...]
     """Globs of .txt (one document a file), .jsonl and .parquet files (one document a record). DVC watches the folder
-    `texts/`: what lies elsewhere is read too, but a change there is not noticed."""
+    `data/texts/`: what lies elsewhere is read too, but a change there is not noticed."""
     text_field: str = Field(min_length=1)
     """Field of a .jsonl record or column of a .parquet file that holds the document."""
 

@@ -63,7 +63,7 @@ def matching_files(params: FilesParams) -> dict[str, Path]:
             raise InputError(
                 f"no file matches {pattern!r}",
                 where=f"{WHERE}.paths.{number}",
-                expected="a glob such as 'texts/**/*.txt', seen from the repository's root",
+                expected="a glob such as 'data/texts/**/*.txt', seen from the repository's root",
             )
         for path in paths:
             if path.resolve() not in seen:

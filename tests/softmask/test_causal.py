@@ -24,7 +24,8 @@ def test_each_row_comes_with_the_token_that_follows_it(tmp_path: Path) -> None:
 def test_the_loss_is_transformers_own_over_every_position_of_the_row(tmp_path: Path) -> None:
     tokens = packed_letters(tmp_path / "tokens", tmp_path / "tokenizer", [50, 30])
     model = load_causal_lm(gpt2_folder(tmp_path / "gpt2"))
-    batch = collate(list(TrainingStream(RowsAndNext(tokens), items=4, seed=1)))
+    stream = TrainingStream(RowsAndNext(tokens), items=4, seed=1)
+    batch = collate([stream[position] for position in range(4)])
     assert batch["input_ids"].shape == (4, 9)
     with torch.no_grad():
         own = model(batch["input_ids"], labels=batch["input_ids"]).loss

@@ -1,5 +1,6 @@
 """What generation feeds back, when it makes forwards, and how it draws tokens, seen through an instrumented model."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,7 @@ def test_carried_feedback_is_the_previous_steps_distribution_of_that_position(
     run(model, decoding(nfe=30, refresh=refresh, final_argmax=False), batch, seed)
     assert len(forwards) > 3
     assert forwards[0].guesses is None  # the first step is a plain pass on all masks
-    for previous, forward in zip(forwards, forwards[1:], strict=False):
+    for previous, forward in itertools.pairwise(forwards):
         assert_same(forward.guesses, own_guesses(model, previous, forward.x == MASK))
         assert torch.equal(torch.as_tensor(forward.factor), torch.ones(int((forward.x == MASK).sum())))
 
@@ -116,7 +117,9 @@ def test_carried_feedback_of_a_batch_is_each_sequences_own(monkeypatch: pytest.M
                 continue
             # this sequence's previous forward is among those whose tokens it only adds to
             earlier = [f for f in forwards[:number] if bool(((f.x == row) | (f.x == MASK)).all(1).any())]
-            own = [own_guesses(model, f, ((f.x == row) | (f.x == MASK)).all(1)[:, None] & (row == MASK)) for f in earlier]
+            own = [
+                own_guesses(model, f, ((f.x == row) | (f.x == MASK)).all(1)[:, None] & (row == MASK)) for f in earlier
+            ]
             assert any(guess_is_among(fed, guesses) for guesses in own)
             assert bool((factor == 1).all())
             seen += len(fed.indices)
@@ -134,7 +137,7 @@ def rows_fed(forward: Forward) -> Iterator[tuple[Tensor, TopKGuesses, Tensor]]:
 
 
 def guess_is_among(fed: TopKGuesses, candidates: TopKGuesses) -> bool:
-    """Whether one sequence's guesses are `fed`, where `candidates` are of one or more sequences, one after the other."""
+    """Whether `fed` are one sequence's guesses; `candidates` are of one or more sequences, one after the other."""
     masks = len(fed.indices)
     parts = zip(candidates.indices.split(masks), candidates.log_probs.split(masks), strict=True)
     return masks == 0 or any(
@@ -146,7 +149,7 @@ def test_the_nucleus_does_not_touch_the_feedback(monkeypatch: pytest.MonkeyPatch
     model = tiny_mdlm(soft_mask_settings())
     forwards = instrument(model, monkeypatch)
     run(model, decoding(nucleus_p=0.2, final_argmax=False))
-    for previous, forward in zip(forwards, forwards[1:], strict=False):
+    for previous, forward in itertools.pairwise(forwards):
         assert isinstance(forward.guesses, TopKGuesses)
         assert bool((forward.guesses.log_probs[:, 1] > -20).all())  # filtered guesses would be -inf
         assert_same(forward.guesses, own_guesses(model, previous, forward.x == MASK))
@@ -157,7 +160,7 @@ def test_full_feedback_carries_the_previous_hidden_states(monkeypatch: pytest.Mo
     forwards = instrument(model, monkeypatch)
     run(model, decoding(final_argmax=False))
     assert forwards[0].guesses is None and len(forwards) > 3
-    for previous, forward in zip(forwards, forwards[1:], strict=False):
+    for previous, forward in itertools.pairwise(forwards):
         assert isinstance(forward.guesses, FullGuesses)
         assert torch.equal(forward.guesses.hidden, previous.hidden[forward.x == MASK])
 
@@ -185,7 +188,7 @@ def test_a_position_masked_again_gets_what_remask_feedback_says(
     )
     run(model, settings)
     seen = 0
-    for previous, forward in zip(forwards, forwards[1:], strict=False):
+    for previous, forward in itertools.pairwise(forwards):
         masked = forward.x == MASK
         again = (masked & (previous.x != MASK))[masked]
         fed = 0.0 if forward.guesses is None else forward.factor  # None: a plain pass
@@ -204,7 +207,7 @@ def test_a_remasked_position_is_fed_its_token_and_the_others_their_guesses(monke
     model = tiny_mdlm(soft_mask_settings())
     forwards = instrument(model, monkeypatch)
     run(model, decoding(Sampler.REMDM_CAP, 30, remdm=RemdmSettings(0.3, 0.5, 0.1, 0.9), final_argmax=False))
-    for previous, forward in zip(forwards, forwards[1:], strict=False):
+    for previous, forward in itertools.pairwise(forwards):
         masked = forward.x == MASK
         stayed = (previous.x == MASK)[masked]
         assert isinstance(forward.guesses, TopKGuesses)
@@ -296,9 +299,7 @@ def test_a_soft_masked_models_head_sees_no_position_that_is_unmasked(kind: Feedb
         nonlocal rows
         rows += int(((view.tokens == MASK) | view.unmasked).sum())
 
-    made = generate(
-        model, decoding(refresh=Refresh.ALWAYS), 5, LENGTH, torch.Generator().manual_seed(0), observe
-    )
+    made = generate(model, decoding(refresh=Refresh.ALWAYS), 5, LENGTH, torch.Generator().manual_seed(0), observe)
     assert made.head_rows <= rows < 12 * 5 * LENGTH
 
 

@@ -153,7 +153,7 @@ def test_a_saved_model_comes_back_with_its_weights_and_omegas(kind: FeedbackKind
     model = tiny_mdlm(soft_mask_settings(kind, k=2, omega_b=-1.234567))
     model.save_pretrained(tmp_path)
     loaded = Mdlm.from_pretrained(tmp_path)
-    assert loaded.soft_mask.kind is kind and loaded.soft_mask.k == 2
+    assert loaded.soft_mask is not None and loaded.soft_mask.kind is kind and loaded.soft_mask.k == 2
     saved, read = model.state_dict(), loaded.state_dict()
     assert saved.keys() == read.keys() and all(torch.equal(saved[name], read[name]) for name in saved)
     _, x_t = masked_rows(2, 6)

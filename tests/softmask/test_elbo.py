@@ -1,8 +1,8 @@
 """The ELBO: Monte Carlo as the evaluation draws it against the exact sum over all maskings of tiny sequences.
 
-With q = 1 - alpha_t = (1 - noise_eps) t, a given set of m of L positions is masked with probability q^m (1 - q)^(L - m),
-and the loss weighs it with 1 / t. Over t ~ U(sampling_eps, 1) that integrates to an incomplete beta function; with
-both eps at 0 it is Beta(m, L - m + 1).
+With q = 1 - alpha_t = (1 - noise_eps) t, a given set of m of L positions is masked with probability
+q^m (1 - q)^(L - m), and the loss weighs it with 1 / t. Over t ~ U(sampling_eps, 1) that integrates to an incomplete
+beta function; with both eps at 0 it is Beta(m, L - m + 1).
 """
 
 import itertools
@@ -102,7 +102,8 @@ def z_scores(estimates: Tensor, exact: Tensor) -> Tensor:
     exact = torch.cat([exact, exact.mean()[None]])
     error = estimates.std(0) / DRAWS**0.5
     assert bool((error / exact < 0.02).all()), "the test is too coarse to tell anything"
-    return (estimates.mean(0) - exact) / error
+    scores: Tensor = (estimates.mean(0) - exact) / error
+    return scores
 
 
 def test_without_eps_the_weight_of_a_masking_is_the_beta_function() -> None:
@@ -141,7 +142,8 @@ def test_the_training_loss_has_the_same_expectation(kind: FeedbackKind | None) -
     with torch.no_grad():
         for step in range(DRAWS):
             items = [
-                {"position": step * micro_batch + slot, "input_ids": x0[row]} for slot, row in enumerate(shuffled.tolist())
+                {"position": step * micro_batch + slot, "input_ids": x0[row]}
+                for slot, row in enumerate(shuffled.tolist())
             ]
             losses.append(objective(**collator(items)).double() * LENGTH)
     estimates, exact = torch.stack(losses), exact_elbo(model)[0 if kind is None else 1].mean()

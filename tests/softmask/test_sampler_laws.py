@@ -114,12 +114,14 @@ def published_move(sampler: Sampler, t: float, s: float, remdm: RemdmSettings) -
 
 
 def exact_law(toy: Toy, settings: DecodingSettings, p: Array | None = None) -> Array:
-    """The law of the sampler's tokens after its last step, `[S]`; `p` `[S, L, V]` is the model, the posterior if None."""
+    """The law of the sampler's tokens after its last step, `[S]`; the model is `p` `[S, L, V]` or the posterior."""
     law = np.zeros(len(toy.states))
     law[toy.index(np.full((1, toy.length), toy.v))] = 1.0
     times = 1 - np.arange(settings.nfe + 1) / settings.nfe * (1 - settings.final_t)
     for t, s in itertools.pairwise(times.tolist()):
-        law = chain_step(toy, toy.posterior() if p is None else p, law, *published_move(settings.sampler, t, s, settings.remdm))
+        law = chain_step(
+            toy, toy.posterior() if p is None else p, law, *published_move(settings.sampler, t, s, settings.remdm)
+        )
     return law
 
 

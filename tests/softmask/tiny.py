@@ -41,7 +41,8 @@ def tiny_mdlm(
             noise = torch.randn(parameter.shape, generator=generator)
             scale = next((scale for part, scale in SCALES.items() if part in name), 0.3)
             parameter.copy_(scale * noise + ("norm" in name))
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def close_gate(model: Mdlm) -> Mdlm:

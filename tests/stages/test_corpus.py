@@ -48,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
         "documents": None,
         "validation_documents": 2,
     },
-    "files": {"paths": ["texts/*.txt"], "text_field": "text"},
+    "files": {"paths": ["data/texts/*.txt"], "text_field": "text"},
     "validation": {"fraction": 0.3},
     "duplicates": {"drop": "exact_and_near", "threshold": 0.6, "permutations": 128, "shingle_words": 3, "seed": 1},
     "shards": {"row_group_characters": 1000, "shard_characters": 5000},
