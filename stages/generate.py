@@ -1,5 +1,6 @@
 """Generate unconditional samples with one model, for every (sampler, NFE) in params, and trace one denoising."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ def _trace(context: Context[Params], model: Mdlm, tokenizer: Tokenizer) -> Any:
     cell = params.cells[params.trace.cell]
 
     def compute() -> dict[str, Any]:
-        trace = Trace(int(model.config.mask_token_id), params.trace.guesses, tokenizer.id_to_token)
+        trace = Trace(int(model.config.mask_token_id), params.trace.guesses, partial(_token, tokenizer))
         generator = torch.Generator().manual_seed(batch_seed(params.seed, cell, params.samples))
         settings = settings_of(cell, params, context.params.compute.head_chunk)
         generate(model, settings, 1, int(model.config.length), generator, observer=trace)
@@ -113,6 +114,10 @@ def _trace(context: Context[Params], model: Mdlm, tokenizer: Tokenizer) -> Any:
         return {**header, "length": int(model.config.length), "steps": trace.steps}
 
     return context.checkpoints.unit("trace", compute)
+
+
+def _token(tokenizer: Tokenizer, token_id: int) -> str:
+    return str(tokenizer.decode([token_id], skip_special_tokens=False))
 
 
 STAGE = Stage(

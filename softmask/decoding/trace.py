@@ -16,7 +16,7 @@ class Trace:
         token_of: id -> the token as a person reads it.
     """
 
-    def __init__(self, mask_token_id: int, guesses: int, token_of: Callable[[int], str | None]) -> None:
+    def __init__(self, mask_token_id: int, guesses: int, token_of: Callable[[int], str]) -> None:
         self._mask_token_id, self._guesses, self._token_of = mask_token_id, guesses, token_of
         self.steps: list[dict[str, Any]] = []
         """For each step: `t`, `tokens` (None for a mask), `unmasked` positions, `feedback` of those still masked."""

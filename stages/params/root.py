@@ -12,7 +12,7 @@ from stages.params.compare import CompareParams
 from stages.params.compute import ComputeParams
 from stages.params.corpus import CorpusParams
 from stages.params.evaluation import EvaluationParams
-from stages.params.judge import JudgeParams
+from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.model import DiffusionParams, ModelParams
 from stages.params.report import Regime, ReportParams
 from stages.params.sampling import SamplingParams
@@ -51,6 +51,7 @@ class RootParams(Section):
         self._check_processes("arms.training", self.arms.training)
         self._check_report()
         self._check_feedback()
+        self._check_judge()
         return self
 
     def _check_processes(self, key: str, training: TrainingParams) -> None:
@@ -75,6 +76,20 @@ class RootParams(Section):
                 f"report.regime {self.report.regime.value!r} with base.source {self.base.source.value!r} is "
                 "impossible; expected scratch with initialise, and continuation with the others"
             )
+
+    def _check_judge(self) -> None:
+        if self.judge.source is not JudgeSource.TRAIN:
+            return
+        lengths = {
+            "evaluation.judge.max_length": self.evaluation.judge.max_length,
+            "evaluation.mauve.max_text_length": self.evaluation.mauve.max_text_length,
+        }
+        for key, length in lengths.items():
+            if length > self.tokens.length:
+                raise ValueError(
+                    f"{key} {length} with judge.source 'train' is impossible: the judge reads as many tokens as a row "
+                    f"has; expected at most tokens.length {self.tokens.length}"
+                )
 
     def _check_feedback(self) -> None:
         remasks = any(cell.sampler.remasks for cell in self.sampling.cells)

@@ -471,9 +471,9 @@ def test_omegas_have_a_learning_rate_of_their_own(kind: FeedbackKind, tmp_path: 
     # AdamW's first step moves every parameter with a gradient by its learning rate
     moved = {name: (p.detach() - before[name]).abs().max().item() for name, p in trained(trainer).named_parameters()}
     omegas = {name for name in moved if "soft_mask" in name}
-    trained = omegas if kind is FeedbackKind.FULL else {name for name in omegas if "temperature" not in name}
+    moving = omegas if kind is FeedbackKind.FULL else {name for name in omegas if "temperature" not in name}
     for name, distance in moved.items():
-        if name in trained:
+        if name in moving:
             assert distance == pytest.approx(0.05, rel=0.02), name
         elif name in omegas:
             assert distance == 0.0
