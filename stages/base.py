@@ -1,7 +1,6 @@
 """Make the model that the arms start from: train a binary MDLM, import a published checkpoint, or initialise one."""
 
 from softmask.backbones.checkpoint import import_checkpoint
-
 from softmask.diffusion import LogLinear
 from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective

@@ -1,4 +1,4 @@
-"""What a stage is: a typed component with declared parameters, inputs and outputs, and the runner that holds it to that.
+"""What a stage is: a typed component that declares parameters, inputs and outputs, and the runner that enforces it.
 
 A stage module defines one `Stage` and ends with `if __name__ == "__main__": STAGE.main()`. The declaration and
 dvc.yaml must agree; a test compares them.

@@ -58,5 +58,6 @@ def training_arguments(
         dataloader_drop_last=True,
         remove_unused_columns=False,
         report_to=[],
+        disable_tqdm=True,  # stages.progress shows tokens instead
         full_determinism=False,
     )

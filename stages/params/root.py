@@ -47,12 +47,20 @@ class RootParams(Section):
     def _possible(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} has a repeated seed; expected each once")
+        self._check_launch()
         self._check_processes("base.training", self.base.training)
         self._check_processes("arms.training", self.arms.training)
         self._check_report()
         self._check_feedback()
         self._check_judge()
         return self
+
+    def _check_launch(self) -> None:
+        if self.compute.fsdp:
+            raise ValueError(
+                "compute.fsdp true is not possible with the MDLM stages, whose averaged weights are not sharded; "
+                "expected false (the model fits each device, and processes share the batch)"
+            )
 
     def _check_processes(self, key: str, training: TrainingParams) -> None:
         micro_batch = training.batch_size // training.accumulation

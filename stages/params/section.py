@@ -1,53 +1,117 @@
 """What every section of `params.yaml` shares: strict types, no unknown keys, and errors that name the key."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from softmask.errors import InputError
+from stages.params.wording import COMMIT, Describer, dotted, guess, shown
 
 M = TypeVar("M", bound=BaseModel)
 
+Commit = Annotated[str, Field(pattern=COMMIT)]
+"""A commit of a hub repository."""
+Seed = Annotated[int, Field(ge=0, le=10**9)]
+"""A seed that every generator takes: some hold 32 bits with a sign, and some libraries add to it."""
+
 
 class Section(BaseModel):
-    """A section of params.yaml: immutable, strictly typed, unknown keys are errors."""
+    """A section of params.yaml: immutable, strictly typed, unknown keys are errors, no number is NaN or infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Values of this section that can't be together, one line each: `FIELD VALUE with ... ; expected ...`."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if found := list(self.problems()):
+            raise ValueError("\n".join(found))
+        return self
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: the file is missing, is no valid YAML, or holds no mapping.
+        InputError: the file is missing, is no valid YAML, has a key twice, or holds no mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_bytes().decode("utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError:
         raise InputError("the file is missing", where=str(path), todo="Run from the repository's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first_line = " ".join(str(error).split())
-        raise InputError(f"not valid YAML: {first_line}", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=str(path), expected="a file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"not UTF-8 (byte 0x{error.object[error.start]:02x})",
+            where=f"{path}, line {line}",
+            todo="Save the file as UTF-8",
+        ) from None
+    except yaml.YAMLError as error:
+        raise _no_yaml(error, path) from None
+    except RecursionError:
+        raise InputError("nested too deeply", where=str(path), expected="a mapping of sections") from None
+    if raw is None:
+        raise InputError("the file is empty", where=str(path), expected="a mapping of sections")
     if not isinstance(raw, dict):
-        raise InputError(f"holds {type(raw).__name__}", where=str(path), expected="a mapping of sections")
+        kind = "a list" if isinstance(raw, list) else f"one value, {shown(raw)}"
+        raise InputError(f"it holds {kind}", where=str(path), expected="a mapping of sections")
     return raw
 
 
-def lookup(raw: Mapping[str, Any], dotted: str, where: str) -> Any:
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice; YAML forbids it, PyYAML silently takes the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in lines:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is there twice, first on line {lines[key.value]}",
+                    problem_mark=key.start_mark,
+                )
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = key.start_mark.line + 1
+        return node
+
+
+def _no_yaml(error: yaml.YAMLError, path: Path) -> InputError:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return InputError(f"not valid YAML: {' '.join(str(error).split())}", where=str(path))
+    mark, problem = error.problem_mark, error.problem or "it can't be read"
+    todo = "Indent with spaces, not with tabs" if r"'\t'" in problem else ""
+    where = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
+    return InputError(f"not valid YAML: {problem}", where=where, todo=todo)
+
+
+def lookup(raw: Mapping[str, Any], path: str, where: str) -> Any:
     """The value at a dotted key, such as `arms.settings.binary`.
 
     Raises:
         InputError: no such key.
     """
     value: Any = raw
-    for depth, part in enumerate(dotted.split(".")):
-        if not isinstance(value, Mapping) or part not in value:
-            missing = ".".join(dotted.split(".")[: depth + 1])
-            raise InputError(f"{missing} is missing", where=where, expected=f"the key {dotted}")
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        key = ".".join(parts[: depth + 1])
+        if not isinstance(value, Mapping):
+            above = ".".join(parts[:depth])
+            raise InputError(f"{above}: {shown(value)} is wrong", where=where, expected=f"a section with {part}")
+        if part not in value:
+            names = sorted(map(str, value))
+            raise InputError(
+                f"{key}: missing", where=where, expected=f"it beside {', '.join(names)}", todo=guess(part, names)
+            )
         value = value[part]
     return value
 
@@ -62,25 +126,25 @@ def validate(model: type[M], raw: Any, where: str, prefix: Mapping[str, str] | N
     Raises:
         InputError: names key, value and what was expected for every field that is wrong.
     """
-    try:
-        return model.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        lines = [_describe(dict(item), prefix or {}) for item in error.errors()]
-        raise InputError("\n".join(f"{where}: {line}" for line in lines)) from None
-    except TypeError as error:  # YAML dates and the like have no place in params
-        raise InputError(f"a value has a type that params can't hold ({error})", where=where) from None
+    lines = [dotted(loc, prefix or {}) + text for loc, text in _foreign(raw, ())]
+    if not lines:
+        try:
+            return model.model_validate_json(json.dumps(raw))
+        except ValidationError as error:
+            lines = list(Describer(model, raw, prefix or {}).lines(error.errors()))
+    raise InputError("\n".join(f"{where}: {line}" for line in lines))
 
 
-def _describe(error: dict[str, Any], prefix: Mapping[str, str]) -> str:
-    loc = [str(part) for part in error["loc"]]
-    if loc and loc[0] in prefix:
-        loc[0] = prefix[loc[0]]
-    key = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {error['input']!r}); expected one of the documented keys: check the spelling"
-    if error["type"] == "missing":
-        return f"{key}: missing; expected a value"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if error["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"{key}: {error['input']!r} is wrong; expected {message}"
+def _foreign(value: Any, loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Places whose values YAML has a type for and JSON hasn't, such as a date."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _foreign(inner, (*loc, key))
+            if not isinstance(key, str | int | float | bool | None):
+                yield loc, f"{'.' if loc else ''}{key}: a key that is a {type(key).__name__}; expected text"
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _foreign(inner, (*loc, number))
+    elif not isinstance(value, str | int | float | bool | None):
+        kind = type(value).__name__
+        yield loc, f": {value} is a {kind}; expected text, a number, true, false or null. Put it in quotes if it is text"
