@@ -1,13 +1,15 @@
 """Continue the base's training as one arm of the study: binary masking, or soft-masking on one of the budgets."""
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from softmask.backbones.dit import Mdlm, MdlmConfig
+from softmask.backbones.dit import Mdlm, MdlmConfig, read
 from softmask.diffusion import LogLinear
+from softmask.errors import InputError
 from softmask.evaluation.noise import EvaluationNoise
 from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective
@@ -34,10 +36,16 @@ class Params(StageParams):
 
 
 def run(context: Context[Params]) -> None:
-    """Make models/mdlm/{arm}-{seed}/model and its history."""
+    """Make models/mdlm/{arm}-{seed}/model and its history.
+
+    Raises:
+        InputError: the seed is no number, or the base or the tokens are damaged or don't fit each other.
+    """
     params = context.params
     device = set_up(params.compute)
-    model = Mdlm.from_pretrained(context.inputs["base"])
+    seed = seed_of(context.axes["seed"])
+    model = read(context.inputs["base"])
+    model.check_vocabulary(PackedTokens.open(context.inputs["tokens"]).vocab_size, context.inputs["tokens"])
     noise, head_chunk = LogLinear(params.diffusion.noise_eps), params.compute.head_chunk
     soft_mask = params.arm.soft_mask
     if soft_mask is None:
@@ -49,13 +57,24 @@ def run(context: Context[Params]) -> None:
         objective=objective.to(device),
         training=params.training,
         steps=params.arm.steps(params.training.steps),
-        seed=int(context.axes["seed"]),
+        seed=seed,
         p_sm=0.0 if soft_mask is None else soft_mask.p_sm,
         omega_learning_rate=None if soft_mask is None else soft_mask.omega_learning_rate,
         probe=None if soft_mask is None else probe(context, head_chunk),
         weights=params.training.weights,
     )
     train(context, job, params.compute, params.diffusion)
+
+
+def seed_of(text: str) -> int:
+    """The seed that the command line gives.
+
+    Raises:
+        InputError: it is no seed.
+    """
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise InputError(f"{text!r} is no seed", where="--seed", expected="a whole number, one of params.yaml: seeds")
+    return int(text)
 
 
 def with_soft_mask(base: Mdlm, params: SoftMaskParams) -> Mdlm:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from softmask.backbones.dit import Mdlm, load
@@ -22,12 +21,14 @@ from softmask.evaluation.perplexity import batch_nll, sum_by_unit
 from softmask.tokens import PackedTokens
 from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
-from stages.files import read_json, read_lines, write_json
+from stages.files import read_arrays, read_json, read_lines, read_tokenizer, write_json
 from stages.params.compute import ComputeParams
 from stages.params.evaluation import EvaluationParams
 from stages.params.model import DiffusionParams
 from stages.references import FEATURES
 from stages.units import Units
+
+SAMPLE_FIELDS = ("sampler", "nfe", "text", "ids", "real_nfe")
 
 
 class Params(StageParams):
@@ -41,9 +42,10 @@ class Params(StageParams):
 def run(context: Context[Params]) -> None:
     """Make data/evaluation/{model}/metrics.json and nll.safetensors; batches are units that a killed run keeps."""
     device = set_up(context.params.compute)
-    tokenizer = Tokenizer.from_file(str(context.inputs["tokenizer"] / "tokenizer.json"))
+    tokenizer = read_tokenizer(context.inputs["tokenizer"])
     tokens = PackedTokens.open(context.inputs["tokens"])
     model = load(context.inputs["model"], device)
+    model.check_vocabulary(tokens.vocab_size, context.inputs["tokens"])
     evaluation = context.params.evaluation
     units = Units.of(tokens, tokenizer, evaluation)
     nll, gate = measure_nll(context, model, tokens, units)
@@ -150,10 +152,10 @@ def _measure(
 def generation_rows(context: Context[Params], judge: Judge) -> tuple[list[Any], Any]:
     """The metrics of each (sampler, NFE) group of the model's samples, and what judging them cost."""
     evaluation = context.params.evaluation
-    features = load_file(context.inputs["references"])[FEATURES]
+    features = read_arrays(context.inputs["references"], [FEATURES])[FEATURES]
     groups: dict[tuple[str, int], list[Any]] = {}
-    for row in read_lines(context.inputs["samples"]):
-        groups.setdefault((row["sampler"], row["nfe"]), []).append(row)
+    for line in read_lines(context.inputs["samples"], SAMPLE_FIELDS):
+        groups.setdefault((line["sampler"], line["nfe"]), []).append(line)
     rows, costs = [], []
     for (sampler, nfe), samples in groups.items():
         group = SampleGroup(

@@ -1,12 +1,18 @@
-"""Reading and writing the small typed files between stages: canonical JSON, written atomically."""
+"""Reading and writing the typed files between stages: canonical JSON, written atomically; a damaged one is named."""
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from softmask.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+MAKE = "Run the stage that makes it: dvc repro"
+REMAKE = "Make it again: dvc repro -f"
 
 
 def dump_json(value: Any) -> str:
@@ -15,14 +21,29 @@ def dump_json(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the whole new one, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text file so that a reader sees the old one or the whole new one, also after a power cut.
+
+    Raises:
+        InputError: it can't be written, such as on a full disk; the old file is as it was.
+    """
     draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"can't be written ({error.strerror})",
+            where=str(path),
+            todo="Mend that, then run again: finished work is kept",
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,20 +56,76 @@ def write_lines(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_lines(path: Path) -> list[Any]:
-    """The values of a JSON lines file.
+def read_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of a JSON lines file.
+
+    Args:
+        fields: what each of them must have.
 
     Raises:
-        InputError: a line is no JSON; says which.
+        InputError: the file is missing, a line is no JSON object or lacks a field; says which.
     """
     rows = []
-    with path.open(encoding="utf-8") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, start=1):
+            where, todo = f"{path}, line {number}", REMAKE
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"line {number} is not valid JSON ({error})", where=str(path)) from None
+                row = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise InputError(f"not valid JSON ({error})", where=where, todo=todo) from None
+            lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
+            if lacking:
+                what = f"no field {', '.join(map(repr, lacking))}"
+                raise InputError(what, where=where, expected=f"an object with {', '.join(fields)}", todo=todo)
+            rows.append(row)
     return rows
+
+
+def read_tokenizer(folder: Path) -> "Tokenizer":
+    """The tokenizer.json in a folder.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    from tokenizers import Tokenizer  # most stages read none
+
+    path = folder / "tokenizer.json"
+    with _open(path) as file:
+        content = file.read()
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises no narrower one
+        raise InputError(f"not a tokenizer ({error})", where=str(path), todo=REMAKE) from None
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The NumPy arrays of these names in a safetensors file.
+
+    Raises:
+        InputError: the file is missing or damaged, or has no such array.
+    """
+    from safetensors import SafetensorError  # most stages read none
+    from safetensors.numpy import load
+
+    with _open(path) as file:
+        content = file.read()
+    try:
+        arrays = load(content)
+        return {name: arrays[name] for name in names}
+    except SafetensorError as error:
+        what = f"damaged ({error})"
+    except KeyError as error:
+        what = f"no array {error}"
+    raise InputError(what, where=str(path), todo=REMAKE) from None
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError("the file is missing", where=str(path), todo=MAKE) from None
+    except OSError as error:
+        raise InputError(f"can't be read ({error.strerror})", where=str(path)) from None
 
 
 def read_json(path: Path) -> Any:
@@ -57,11 +134,9 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: the file is missing or no JSON.
     """
+    with _open(path) as file:
+        content = file.read()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            "the file is missing", where=str(path), todo="Run the stage that makes it: dvc repro"
-        ) from None
+        return json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=str(path), todo="Make it again: dvc repro -f") from None
+        raise InputError(f"not valid JSON ({error})", where=str(path), todo=REMAKE) from None

@@ -16,7 +16,7 @@ from softmask.decoding.transitions import RemdmSettings
 from softmask.training.stream import mix_seed
 from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
-from stages.files import write_json, write_lines
+from stages.files import read_tokenizer, write_json, write_lines
 from stages.params.compute import ComputeParams
 from stages.params.sampling import Cell, SamplingParams
 
@@ -33,7 +33,8 @@ def run(context: Context[Params]) -> None:
     params = context.params
     device = set_up(params.compute)
     model = load(context.inputs["model"], device)
-    tokenizer = Tokenizer.from_file(str(context.inputs["tokenizer"] / "tokenizer.json"))
+    tokenizer = read_tokenizer(context.inputs["tokenizer"])
+    model.check_vocabulary(tokenizer.get_vocab_size(), context.inputs["tokenizer"])
     rows: list[dict[str, Any]] = []
     forwards = head_rows = 0
     total = len(params.sampling.cells) * params.sampling.samples * int(model.config.length)

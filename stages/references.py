@@ -23,7 +23,7 @@ from softmask.evaluation.judge import Judge, add_costs
 from softmask.tokens import PackedTokens
 from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
-from stages.files import write_json, write_text
+from stages.files import read_tokenizer, write_json, write_text
 from stages.params.compute import ComputeParams
 from stages.params.evaluation import JudgingParams, MauveParams, ReferencesParams
 
@@ -69,7 +69,7 @@ def run(context: Context[Params]) -> None:
     params, memo = context.params, context.checkpoints.unit
     device = set_up(params.compute)
     tokens = PackedTokens.open(context.inputs["tokens"])
-    tokenizer = Tokenizer.from_file(str(context.inputs["tokenizer"] / "tokenizer.json"))
+    tokenizer = read_tokenizer(context.inputs["tokenizer"])
     judge = Judge.load(context.inputs["judge"], device)
     check_end_of_text(judge, str(tokenizer.id_to_token(tokens.eos_token_id)))
     scoring, mauve = params.judging.rules(params.compute.head_chunk), params.mauve.rules(params.compute.threads)

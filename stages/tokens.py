@@ -13,7 +13,7 @@ from tqdm import tqdm
 from softmask.errors import InputError
 from softmask.tokens import PackedMeta, Vocabulary
 from stages.component import Context, Stage, StageParams
-from stages.files import write_json
+from stages.files import read_tokenizer, write_json
 from stages.params.tokens import TokensParams
 from stages.sources.documents import count_documents, fresh_folder, read_documents
 
@@ -34,7 +34,7 @@ def run(context: Context[Params]) -> None:
     """
     folder = context.inputs["tokenizer"]
     vocabulary = Vocabulary.read(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = read_tokenizer(folder)
     # The letters of "<|endoftext|>" inside a document are text; only the packer ends a document.
     tokenizer.encode_special_tokens = True
     for split in SPLITS:

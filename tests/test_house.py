@@ -89,7 +89,8 @@ def test_rewriting_an_up_to_date_pipeline_changes_nothing(tmp_path: Path) -> Non
 
 def test_check_tracks_the_whole_of_params_and_everything_depends_on_it() -> None:
     check = PIPELINE["stages"]["check"]
-    assert check["params"] == [{"params.yaml": None}] and check["outs"] == ["data/check/valid.json"]
+    assert check["params"] == [{"params.yaml": None}]
+    assert check["outs"] == ["data/check/valid.json", "data/check/manifest.json"]
     others = [entry for name, entry in PIPELINE["stages"].items() if name != "check"]
     assert all("data/check/valid.json" in entry["deps"] for entry in others)
 
@@ -108,6 +109,7 @@ def test_touching_training_retrains_the_arms_and_nothing_above_the_models() -> N
     training = {path for path in code("arm") if path.startswith("softmask/training/")}
     assert training - {"softmask/training/__init__.py"}
     assert not training & code("check", "corpus", "tokenizer", "tokens", "compare", "report")
+    assert "softmask/training/soft_mask_objective.py" in code("arm") - code("base", "judge")
 
 
 def test_every_template_belongs_to_a_stage_or_to_a_plot() -> None:

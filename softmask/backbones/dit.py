@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from softmask.diffusion import subs_log_probs
+from softmask.errors import InputError
 from softmask.feedback import FullGuesses, Guesses, SoftMask, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
 MLP_RATIO = 4
+REMAKE = "Make it again: dvc repro -f"
 
 
 class MdlmConfig(PreTrainedConfig):
@@ -222,6 +225,16 @@ class Mdlm(PreTrainedModel):
             self.soft_mask = SoftMask(**{**config.soft_mask, "kind": FeedbackKind(config.soft_mask["kind"])})
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def check_vocabulary(self, size: int, where: Path) -> None:
+        """Raise an InputError that names `where` if the vocabulary there, of `size` ids, isn't the model's."""
+        if size != self.config.vocab_size:
+            raise InputError(
+                f"its vocabulary has {size} ids, the model's {self.config.vocab_size}",
+                where=str(where),
+                expected="what the model was trained on",
+                todo="Bring all of it up to date: dvc repro",
+            )
+
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing: each module's constructor has initialised it as the reference does."""
 
@@ -271,9 +284,42 @@ def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def read(folder: Path) -> Mdlm:
+    """A saved model, float32 on the CPU, from safetensors.
+
+    Raises:
+        InputError: a file is missing or damaged, it is another kind of model, or its weights don't fit its config.
+    """
+    wanted = "config.json and model.safetensors of an Mdlm"
+    for file in (folder / "config.json", folder / "model.safetensors"):
+        if not file.is_file():
+            raise InputError("the file is missing", where=str(file), todo=REMAKE)
+    try:
+        kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+        if kind != MdlmConfig.model_type:
+            raise InputError(f"model_type is {kind!r}", where=str(folder / "config.json"), expected=wanted)
+        loaded: Any = Mdlm.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise InputError(f"damaged ({error})", where=str(folder / "model.safetensors"), todo=REMAKE) from None
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # config.json may say anything
+        first_line = next(iter(str(error).strip().splitlines()), repr(error))
+        raise InputError(
+            f"the model can't be loaded: {first_line}", where=str(folder), expected=wanted, todo=REMAKE
+        ) from None
+    model, report = loaded
+    bad = sorted(str(key) for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[part])
+    if bad:
+        what = f"{len(bad)} weights are missing, too many, or misshapen: {', '.join(bad[:5])}"
+        raise InputError(what, where=str(folder), expected="those that config.json says", todo=REMAKE)
+    checked: Mdlm = model
+    return checked
+
+
 def load(folder: Path, device: torch.device) -> Mdlm:
-    """A saved model in eval mode on `device`, from safetensors."""
-    model: Mdlm = Mdlm.from_pretrained(folder, use_safetensors=True)
+    """A saved model in eval mode on `device`; errors as of `read`."""
+    model = read(folder)
     model.train(False)
     model.to(device)  # type: ignore[arg-type]
     return model

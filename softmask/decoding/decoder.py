@@ -169,7 +169,7 @@ class _Run:
         if self.settings.sampler.remasks:
             return self._stale.clone()  # _forward clears it
         # ancestral: between two changes the sequence, and so the distribution, stays the same; the forward can
-        # wait until it is needed, without changing the law or the count
+        # wait until it is needed, without changing the law (the official code also makes one after the last change)
         return self._stale & unmask.any(1)
 
     def _advance(self, rows: Tensor, unmask: Tensor, choose: Callable[[Tensor], Tensor]) -> None:
@@ -206,8 +206,10 @@ class _Run:
             first = self.model.hidden(self.x[rows])[where[rows]]
             guesses = self.model.guesses(first, self._chunk)
             factor = self.settings.omega_schedule.factor(self._masked_fraction()).expand_as(self._neg_entropy)[where]
-            self.head_rows += len(first)
+            self.head_rows += len(first) if self._top_k else 0
             self.forwards[rows] += 1
+        if isinstance(guesses, FullGuesses):
+            self.head_rows += len(guesses.hidden)  # the mixture computes their distributions anew
         self._hidden[rows] = self.model.hidden(self.x[rows], guesses, factor)
         self.forwards[rows] += 1
         self._stale[rows] = False

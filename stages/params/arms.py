@@ -1,15 +1,16 @@
 """`arms`: the continued trainings that are compared."""
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.params.base import Weights
 from stages.params.model import SoftMaskParams
-from stages.params.section import Section
+from stages.params.section import Section, Seed
 from stages.params.training import TrainingParams
+from stages.params.wording import NAME, PATTERNS
 
 
 class Budget(StrEnum):
@@ -47,7 +48,7 @@ class ArmTrainingParams(TrainingParams):
     """Averaged or raw weights are evaluated."""
     probe_rows: int = Field(ge=1)
     """Validation rows on which lambda is measured while training."""
-    probe_seed: int = Field(ge=0)
+    probe_seed: Seed
     """Seed of the probe's masks."""
 
 
@@ -61,13 +62,13 @@ class ArmsParams(Section):
     settings: dict[str, ArmParams]
     """The arms by name."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        known = ", ".join(self.settings)
         for name in self.names:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "base":
-                raise ValueError(f"names: {name!r} is no arm's name; expected letters, digits and _, and not 'base'")
-            if name not in self.settings:
-                raise ValueError(f"names: {name!r} has no settings; expected one of {sorted(self.settings)}")
+            if not re.fullmatch(NAME, name) or name == "base":
+                yield f"names {name!r} is no arm's name; expected {PATTERNS[NAME]}, and not 'base'"
+            elif name not in self.settings:
+                yield f"names {name!r} has no settings; expected a key of arms.settings: {known}"
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"names: {self.names} has a repeated name; expected each arm once")
-        return self
+            yield f"names {self.names} has a repeated name; expected each arm once"

@@ -1,11 +1,10 @@
 """`base`: where the model that the arms start from comes from."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
-
-from stages.params.section import Section
+from stages.params.section import Commit, Section, Seed
 from stages.params.training import TrainingParams
 
 
@@ -33,31 +32,26 @@ class CheckpointParams(Section):
     """A local file (lightning) or folder (hub); null: fetched from `repo`."""
     repo: str | None
     """Hub repository, where path is null."""
-    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
+    revision: Commit | None
     """Commit of `repo`, 40 hexadecimal digits."""
     filename: str | None
     """File in `repo` (lightning); null for a hub repository, which is fetched by its own file names."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.path is not None and self.repo is not None:
-            raise ValueError(
-                f"path {self.path!r} with repo {self.repo!r} is impossible; expected one of them to be null"
-            )
+            yield f"path {self.path!r} with repo {self.repo!r} is impossible; expected one of them to be null"
         if self.repo is None and (self.revision is not None or self.filename is not None):
-            raise ValueError(
+            yield (
                 f"revision {self.revision!r} and filename {self.filename!r} with repo null are impossible; "
                 "expected a repo, or null for them too"
             )
         if self.repo is not None and self.revision is None:
-            raise ValueError(f"repo {self.repo!r} with revision null is impossible; expected the commit's 40 digits")
+            yield f"repo {self.repo!r} with revision null is impossible; expected the commit's 40 digits"
         if self.layout == "hub" and self.filename is not None:
-            raise ValueError(f"filename {self.filename!r} with layout 'hub' is impossible; expected null")
+            yield f"filename {self.filename!r} with layout 'hub' is impossible; expected null"
         if self.layout == "lightning" and self.repo is not None and self.filename is None:
-            raise ValueError(
-                f"repo {self.repo!r} with filename null is impossible; expected the checkpoint's file in it"
-            )
-        return self
+            yield f"repo {self.repo!r} with filename null is impossible; expected the checkpoint's file in it"
 
 
 class BaseParams(Section):
@@ -65,7 +59,7 @@ class BaseParams(Section):
 
     source: BaseSource
     """`train` from scratch, import a `checkpoint`, or `initialise` only (the arms then train from scratch)."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Seed of initialisation, data order, noise and dropout."""
     weights: Weights
     """Averaged or raw weights, of the training or of the checkpoint."""
@@ -74,17 +68,16 @@ class BaseParams(Section):
     checkpoint: CheckpointParams
     """Used where source is checkpoint."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.source is not BaseSource.CHECKPOINT:
-            return self
+            return
         if self.checkpoint.path is None and self.checkpoint.repo is None:
-            raise ValueError(
+            yield (
                 "source 'checkpoint' with checkpoint.path null and checkpoint.repo null is impossible; "
                 "expected one of them"
             )
         if self.checkpoint.layout == "hub" and self.weights is not Weights.EMA:
-            raise ValueError(
+            yield (
                 "weights 'raw' with checkpoint.layout 'hub' is impossible, it has the EMA weights only; expected ema"
             )
-        return self

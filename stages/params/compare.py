@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from stages.params.section import Section
+from stages.params.section import Section, Seed
 
 
 class CompareParams(Section):
@@ -12,7 +12,7 @@ class CompareParams(Section):
     """Bootstrap resamples of the units (documents or passages), drawn once and shared by all models."""
     level: float = Field(gt=0.5, lt=1)
     """Confidence level of every interval."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Seed of the resampling."""
     min_units: int = Field(ge=2)
     """With fewer units than this no difference is claimed, whatever its interval: too few to resample."""

@@ -1,8 +1,9 @@
 """`compute`: where and how numbers are computed. All of it can change bytes, so all of it is in params."""
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.params.section import Section
 
@@ -25,10 +26,9 @@ class ComputeParams(Section):
     head_chunk: int = Field(ge=1)
     """Masked positions per chunk of the output head: bounds memory at head_chunk x vocabulary."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.precision == "bf16" and self.device == "cpu":
-            raise ValueError("precision 'bf16' with device 'cpu' is impossible; expected fp32 on a CPU")
+            yield "precision 'bf16' with device 'cpu' is impossible; expected fp32 on a CPU"
         if self.fsdp and self.processes == 1:
-            raise ValueError("fsdp true with processes 1 is impossible; expected processes of 2 and more")
-        return self
+            yield "fsdp true with processes 1 is impossible; expected processes of 2 and more"

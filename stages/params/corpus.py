@@ -1,11 +1,13 @@
 """`corpus`: where the text comes from, how it is split, and what counts as a duplicate."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.params.section import Section
+from stages.params.section import Commit, Section, Seed
+from stages.params.wording import SHA256
 
 
 class CorpusSource(StrEnum):
@@ -34,7 +36,7 @@ class WikipediaSampleParams(Section):
     """Its version; another installed version is an error."""
     file: str = Field(min_length=1)
     """Path of the dump (.bz2) inside site-packages."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Annotated[str, Field(pattern=SHA256)]
     """Hash of the dump."""
     min_paragraph_characters: int = Field(ge=1)
     """Shorter paragraphs are left out: at that length they are captions and rests of tables."""
@@ -66,7 +68,7 @@ class HubParams(Section):
     """Configuration of the dataset; null: its only one."""
     split: str = Field(min_length=1)
     """Split that is read."""
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    revision: Commit
     """Commit of the dataset: 40 hex digits, no branch name."""
     text_field: str = Field(min_length=1)
     """Column with the document."""
@@ -75,14 +77,13 @@ class HubParams(Section):
     validation_documents: int = Field(ge=1)
     """The last so many documents are validation (OpenWebText: 100,000, as MDLM)."""
 
-    @model_validator(mode="after")
-    def _leaves_training(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.documents is not None and self.validation_documents >= self.documents:
-            raise ValueError(
+            yield (
                 f"validation_documents {self.validation_documents} leaves no training text; "
                 f"expected fewer than documents {self.documents}"
             )
-        return self
 
 
 class FilesParams(Section):
@@ -113,7 +114,7 @@ class DuplicatesParams(Section):
     """MinHash permutations: the estimate's standard error is about 0.5 / sqrt(permutations)."""
     shingle_words: int = Field(ge=1, le=64)
     """Consecutive words in a shingle."""
-    seed: int = Field(ge=0, lt=2**32)
+    seed: Seed
     """Seed of the permutations."""
 
 
@@ -139,8 +140,7 @@ class CorpusParams(Section):
     duplicates: DuplicatesParams
     shards: ShardsParams
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.source is CorpusSource.FILES and not self.files.paths:
-            raise ValueError("files.paths: [] with source 'files' is impossible; expected at least one glob")
-        return self
+            yield "files.paths [] with source 'files' is impossible; expected at least one glob"

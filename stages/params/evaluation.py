@@ -1,11 +1,12 @@
 """`evaluation`: how models and samples are measured; the same for every model, so that numbers can be compared."""
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from softmask.evaluation.rules import EosRule, FirstToken, MauveRules, ScoringRules
-from stages.params.section import Section
+from stages.params.section import Section, Seed
 
 
 class JudgingParams(Section):
@@ -23,14 +24,13 @@ class JudgingParams(Section):
     first_token: FirstToken
     """skip (as MDLM): a text's first token isn't scored; after_eos: it is, after an end-of-text token."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.stride > self.max_length:
-            raise ValueError(
+            yield (
                 f"stride {self.stride} with max_length {self.max_length} would leave tokens out; "
                 "expected a stride of at most max_length"
             )
-        return self
 
     def rules(self, head_chunk: int) -> ScoringRules:
         """As the library takes them."""
@@ -53,7 +53,7 @@ class ReferencesParams(Section):
     """Validation rows for the `real text` row: where possible of other documents than the references."""
     judge_rows: int = Field(ge=1)
     """Validation rows that the judge's own perplexity is measured on (at most as many as there are)."""
-    seed: int = Field(ge=0)
+    seed: Seed
     """Chooses all three."""
 
 
@@ -62,7 +62,7 @@ class MauveParams(Section):
 
     min_samples: int = Field(ge=2)
     """Fewest samples, and fewest references, that MAUVE is printed for: with few of both it says little."""
-    seeds: tuple[int, ...] = Field(min_length=2)
+    seeds: tuple[Seed, ...] = Field(min_length=2)
     """Seeds of k-means. MAUVE varies with them, so there are at least two and their spread is reported."""
     max_text_length: int = Field(ge=1)
     """Tokens of a text that its features are made from."""
@@ -81,16 +81,15 @@ class MauveParams(Section):
     scaling_factor: float = Field(gt=0)
     """The constant c of the MAUVE paper; another one gives numbers that can't be compared."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} hold one twice; expected different numbers")
+            yield f"seeds {list(self.seeds)} has a repeated seed; expected each once"
         if self.num_buckets != "auto" and not 2 <= self.num_buckets <= self.min_samples:
-            raise ValueError(
+            yield (
                 f"num_buckets {self.num_buckets} with min_samples {self.min_samples} is wrong; "
                 "expected auto, or 2 to min_samples"
             )
-        return self
 
     def rules(self, threads: int) -> MauveRules:
         """As the library takes them."""
@@ -112,7 +111,7 @@ class MauveParams(Section):
 class EvaluationParams(Section):
     """Perplexity, and the metrics of generated text."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     """Times and masks of the Monte Carlo estimate; shared by all arms and seeds."""
     draws: int = Field(ge=2)
     """Monte Carlo draws of times and masks a row; the error is estimated from their spread."""
@@ -132,3 +131,9 @@ class EvaluationParams(Section):
     """Real text."""
     mauve: MauveParams
     """MAUVE."""
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        edges = list(self.entropy_bins)
+        if edges != sorted(set(edges)):
+            yield f"entropy_bins {edges} is out of order; expected each edge above the one before"

@@ -1,11 +1,11 @@
 """`judge`: the autoregressive model that scores samples, trained on the corpus or fetched from the hub."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.params.section import Section
+from stages.params.section import Commit, Section, Seed
 from stages.params.training import TrainingParams
 
 
@@ -23,7 +23,7 @@ class TrainJudgeParams(Section):
     blocks at this size: 5.5 against 7.5 perplexity after the same 50 s on one core, on Python sources.
     """
 
-    seed: int = Field(ge=0)
+    seed: Seed
     """Initial weights and order of the data."""
     hidden_size: int = Field(ge=4)
     """Width."""
@@ -36,14 +36,13 @@ class TrainJudgeParams(Section):
     training: TrainingParams
     """The run."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.hidden_size % (2 * self.n_heads):
-            raise ValueError(
+            yield (
                 f"hidden_size {self.hidden_size} with n_heads {self.n_heads} is impossible; "
                 "expected a multiple of 2 x n_heads (rotary positions turn pairs)"
             )
-        return self
 
 
 class HubJudgeParams(Section):
@@ -51,7 +50,7 @@ class HubJudgeParams(Section):
 
     path: str = Field(min_length=1)
     """`owner/name`, or a local folder with the same files (then `revision` says what it is a copy of)."""
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    revision: Commit
     """Commit: 40 hex digits, no branch name."""
 
 

@@ -1,8 +1,8 @@
 """`model`, `diffusion` and `soft_mask`-shaped sections: the network, the noise, and the feedback's initial values."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from softmask.feedback_kinds import FeedbackKind
 from stages.params.section import Section
@@ -22,14 +22,13 @@ class ModelParams(Section):
     dropout: float = Field(ge=0, lt=1)
     """Dropout of both residual branches."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.hidden_size % (2 * self.n_heads):
-            raise ValueError(
+            yield (
                 f"hidden_size {self.hidden_size} can't be split into {self.n_heads} heads of even width; "
                 "expected a multiple of 2 x n_heads"
             )
-        return self
 
 
 class DiffusionParams(Section):

@@ -1,10 +1,10 @@
 """The whole of params.yaml, and the combinations that are impossible across its sections."""
 
-from typing import Annotated, Self
+from collections.abc import Iterator
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from softmask.decoding.kinds import RemaskFeedback
+from softmask.decoding.kinds import RemaskFeedback, Sampler
 from softmask.feedback_kinds import FeedbackKind
 from stages.params.arms import ArmsParams
 from stages.params.base import BaseParams, BaseSource
@@ -16,18 +16,19 @@ from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.model import DiffusionParams, ModelParams
 from stages.params.report import Regime, ReportParams
 from stages.params.sampling import SamplingParams
-from stages.params.section import Section
+from stages.params.section import Section, Seed
 from stages.params.tokenizer import TokenizerParams
 from stages.params.tokens import TokensParams
 from stages.params.training import TrainingParams
+from stages.params.wording import NAME
 
 
 class RootParams(Section):
     """params.yaml."""
 
-    profile: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    profile: str = Field(pattern=NAME)
     """Name of the profile, for the report."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     """Training seeds: each arm is trained once with each."""
     compute: ComputeParams
     corpus: CorpusParams
@@ -43,49 +44,56 @@ class RootParams(Section):
     compare: CompareParams
     report: ReportParams
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: {self.seeds} has a repeated seed; expected each once")
-        self._check_launch()
-        self._check_processes("base.training", self.base.training)
-        self._check_processes("arms.training", self.arms.training)
-        self._check_report()
-        self._check_feedback()
-        self._check_judge()
-        return self
+            yield f"seeds {self.seeds} has a repeated seed; expected each once"
+        yield from self._check_launch()
+        yield from self._check_processes("base.training", self.base.training)
+        yield from self._check_processes("arms.training", self.arms.training)
+        yield from self._check_report()
+        yield from self._check_feedback()
+        yield from self._check_judge()
+        yield from self._check_baseline()
 
-    def _check_launch(self) -> None:
+    def _check_launch(self) -> Iterator[str]:
         if self.compute.fsdp:
-            raise ValueError(
+            yield (
                 "compute.fsdp true is not possible with the MDLM stages, whose averaged weights are not sharded; "
                 "expected false (the model fits each device, and processes share the batch)"
             )
 
-    def _check_processes(self, key: str, training: TrainingParams) -> None:
+    def _check_processes(self, key: str, training: TrainingParams) -> Iterator[str]:
         micro_batch = training.batch_size // training.accumulation
         if micro_batch % self.compute.processes:
-            raise ValueError(
+            yield (
                 f"{key}.batch_size {training.batch_size} with accumulation {training.accumulation} can't be dealt to "
                 f"compute.processes {self.compute.processes}; expected a divisor of batch_size / accumulation"
             )
 
-    def _check_report(self) -> None:
+    def _check_report(self) -> Iterator[str]:
         shown = (self.report.sampler, self.report.nfe)
         cells = [(cell.sampler.value, cell.nfe) for cell in self.sampling.cells]
+        pairs = ", ".join(f"{sampler} with {nfe}" for sampler, nfe in cells)
         if shown not in cells:
-            raise ValueError(
-                f"report.sampler {shown[0]!r} with report.nfe {shown[1]} is not generated; expected one of {cells} "
-                "(sampling.cells)"
+            yield (
+                f"report.sampler {shown[0]!r} with report.nfe {shown[1]} is not generated; "
+                f"expected one of sampling.cells: {pairs}"
             )
         scratch = self.base.source is BaseSource.INITIALISE
         if scratch != (self.report.regime is Regime.SCRATCH):
-            raise ValueError(
+            yield (
                 f"report.regime {self.report.regime.value!r} with base.source {self.base.source.value!r} is "
                 "impossible; expected scratch with initialise, and continuation with the others"
             )
 
-    def _check_judge(self) -> None:
+    def _check_baseline(self) -> Iterator[str]:
+        samplers = ", ".join(Sampler)
+        if self.compare.baseline_sampler not in list(Sampler):
+            name = self.compare.baseline_sampler
+            yield f"compare.baseline_sampler {name!r} is no sampler; expected one of {samplers}"
+
+    def _check_judge(self) -> Iterator[str]:
         if self.judge.source is not JudgeSource.TRAIN:
             return
         lengths = {
@@ -94,18 +102,18 @@ class RootParams(Section):
         }
         for key, length in lengths.items():
             if length > self.tokens.length:
-                raise ValueError(
+                yield (
                     f"{key} {length} with judge.source 'train' is impossible: the judge reads as many tokens as a row "
                     f"has; expected at most tokens.length {self.tokens.length}"
                 )
 
-    def _check_feedback(self) -> None:
+    def _check_feedback(self) -> Iterator[str]:
         remasks = any(cell.sampler.remasks for cell in self.sampling.cells)
         for name in self.arms.names:
             soft_mask = self.arms.settings[name].soft_mask
             full = soft_mask is not None and soft_mask.kind is FeedbackKind.FULL
             if full and remasks and self.sampling.remask_feedback is RemaskFeedback.PREVIOUS_TOKEN:
-                raise ValueError(
+                yield (
                     f"sampling.remask_feedback 'previous_token' with arms.settings.{name}.soft_mask.kind 'full' is "
                     "impossible for the remasking samplers; expected remask_feedback mask"
                 )

@@ -1,12 +1,12 @@
 """`sampling`: which samples are generated, and how."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.feedback_kinds import OmegaSchedule
-from stages.params.section import Section
+from stages.params.section import Section, Seed
 
 
 class Cell(Section):
@@ -19,13 +19,12 @@ class Cell(Section):
     eta: float | None = Field(ge=0, le=1)
     """ReMDM's eta; null for the ancestral samplers."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.sampler.remasks and self.eta is None:
-            raise ValueError(f"eta null with sampler '{self.sampler}' is impossible; expected a number from 0 to 1")
+            yield f"eta null with sampler '{self.sampler}' is impossible; expected a number from 0 to 1"
         if not self.sampler.remasks and self.eta is not None:
-            raise ValueError(f"eta {self.eta} with sampler '{self.sampler}' has no effect; expected null")
-        return self
+            yield f"eta {self.eta} with sampler '{self.sampler}' has no effect; expected null"
 
 
 class LoopParams(Section):
@@ -38,11 +37,10 @@ class LoopParams(Section):
     alpha_on: float = Field(gt=0, lt=1)
     """Unmasked fraction that it holds meanwhile."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.t_off >= self.t_on:
-            raise ValueError(f"t_off {self.t_off} with t_on {self.t_on} is impossible; expected t_off < t_on")
-        return self
+            yield f"t_off {self.t_off} with t_on {self.t_on} is impossible; expected t_off < t_on"
 
 
 class TraceParams(Section):
@@ -57,7 +55,7 @@ class TraceParams(Section):
 class SamplingParams(Section):
     """Unconditional generation."""
 
-    seed: int = Field(ge=0)
+    seed: Seed
     """Seed of all samples; the same for every model."""
     samples: int = Field(ge=1)
     """Samples a cell."""
@@ -82,11 +80,10 @@ class SamplingParams(Section):
     trace: TraceParams
     """The denoising shown in the report."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         pairs = [(cell.sampler, cell.nfe) for cell in self.cells]
-        if len(set(pairs)) != len(pairs):
-            raise ValueError("cells has a repeated sampler and nfe; expected each pair once")
+        for sampler, nfe in dict.fromkeys(pair for pair in pairs if pairs.count(pair) > 1):
+            yield f"cells has sampler '{sampler}' with nfe {nfe} twice; expected each sampler and nfe once"
         if self.trace.cell >= len(self.cells):
-            raise ValueError(f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}")
-        return self
+            yield f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}"

@@ -77,7 +77,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in lines:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is there twice, first on line {lines[key.value]}",
+                    problem=f"the key {key.value!r} is there twice, first on line {lines[key.value]}; "
+                    "expected each key once",
                     problem_mark=key.start_mark,
                 )
             if isinstance(key, yaml.ScalarNode):
@@ -88,7 +89,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _no_yaml(error: yaml.YAMLError, path: Path) -> InputError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return InputError(f"not valid YAML: {' '.join(str(error).split())}", where=str(path))
-    mark, problem = error.problem_mark, error.problem or "it can't be read"
+    mark = error.problem_mark
+    problem = ": ".join(part for part in (error.context, error.problem) if part)
     todo = "Indent with spaces, not with tabs" if r"'\t'" in problem else ""
     where = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
     return InputError(f"not valid YAML: {problem}", where=where, todo=todo)
@@ -147,4 +149,7 @@ def _foreign(value: Any, loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
             yield from _foreign(inner, (*loc, number))
     elif not isinstance(value, str | int | float | bool | None):
         kind = type(value).__name__
-        yield loc, f": {value} is a {kind}; expected text, a number, true, false or null. Put it in quotes if it is text"
+        yield (
+            loc,
+            f": {value} is a {kind}; expected a number, true, false, null or text. Put it in quotes if it is text",
+        )

@@ -1,11 +1,11 @@
 """`tokenizer`: trained on the corpus, or a pinned one of the hub."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.params.section import Section
+from stages.params.section import Commit, Section
 
 
 class TokenizerSource(StrEnum):
@@ -36,13 +36,12 @@ class TrainTokenizerParams(Section):
     min_count: int = Field(ge=1)
     """characters: rarer ones become the unknown token. BPE: rarer pairs are not merged."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.kind is TokenizerKind.BPE and self.vocab_size is None:
-            raise ValueError(f"vocab_size null with kind 'bpe' is impossible; expected {BYTES_AND_END} or more")
+            yield f"vocab_size null with kind 'bpe' is impossible; expected {BYTES_AND_END} or more"
         if self.kind is TokenizerKind.CHARACTERS and self.vocab_size is not None:
-            raise ValueError(f"vocab_size {self.vocab_size} with kind 'characters' is impossible; expected null")
-        return self
+            yield f"vocab_size {self.vocab_size} with kind 'characters' is impossible; expected null"
 
 
 class HubTokenizerParams(Section):
@@ -50,7 +49,7 @@ class HubTokenizerParams(Section):
 
     path: str = Field(min_length=1)
     """`owner/name`, or a local folder that holds its tokenizer.json (then `revision` says what it is a copy of)."""
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    revision: Commit
     """Commit: 40 hex digits, no branch name."""
     eos_token: str = Field(min_length=1)
     """Its end-of-text token."""

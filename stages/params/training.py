@@ -1,8 +1,8 @@
 """The settings that every training run has: steps, batch, AdamW, warm-up, EMA, logging and checkpoints."""
 
-from typing import Self
+from collections.abc import Iterator
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stages.params.section import Section
 
@@ -35,13 +35,12 @@ class TrainingParams(Section):
     save_every: int = Field(ge=1)
     """Steps between two checkpoints."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
         if self.batch_size % self.accumulation:
-            raise ValueError(
+            yield (
                 f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
                 "expected micro-batches of equal size"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1")
-        return self
+            yield f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1"

@@ -48,6 +48,8 @@ class Describer:
                 for problem in str(error["ctx"]["error"]).splitlines():
                     expected[f"{key}.{problem}" if key else problem, "", ""] = []
                 continue
+            if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+                continue  # long enough, but an item is wrong: that one has a line of its own
             complaint = self._complaint(error)
             wanted = expected.setdefault((complaint.key, complaint.what, complaint.todo), [])
             wanted += [complaint.expected] if complaint.expected not in wanted else []
@@ -61,12 +63,13 @@ class Describer:
         if error["type"] == "extra_forbidden":
             names = _fields(_annotation(self._model, loc[:-1]))
             todo = guess(str(loc[-1]), names)
-            return _Complaint(key, f"unknown key (value {shown(error['input'])})", f"one of {', '.join(names)}", todo)
+            expected = "a key of this section" if todo else f"one of {', '.join(names)}"
+            return _Complaint(key, f"unknown key (value {shown(error['input'])})", expected, todo)
         if error["type"] == "missing":
             return self._missing(error["loc"], key)
         value, annotation = error["input"], _annotation(self._model, loc)
         words = _expected(error, annotation)
-        nullable = " or null" if type(None) in _alternatives(annotation) else ""
+        nullable = ", or null" if type(None) in _alternatives(annotation) else ""
         return _Complaint(key, f"{shown(value)} is wrong", words + nullable, _remedy(error, value))
 
     def _missing(self, loc: Sequence[Any], key: str) -> _Complaint:
@@ -114,10 +117,10 @@ _WORDS = {
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a mapping",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:.10g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:.10g}",
 }
 _COUNTED = {
     "too_short": "item",
@@ -131,7 +134,7 @@ _BOUNDS = {"min_length": "at least", "max_length": "at most"}
 def _remedy(error: Any, value: Any) -> str:
     kind = error["type"]
     if kind in ("enum", "literal_error"):
-        return guess(str(value), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        return guess(str(value), re.findall(r"'([^']*)'", error["ctx"]["expected"]), cutoff=0.8)
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         return f"Put it in quotes: '{value}'"
     if kind in ("int_type", "float_type", "int_from_float") and isinstance(value, str | float):
@@ -149,8 +152,9 @@ def _number(value: str | float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def guess(word: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(names), n=1)
+def guess(word: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """A question that names the closest of `names`, or nothing where none is close."""
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=cutoff)
     return f"Did you mean {close[0]}?" if close else ""
 
 
@@ -161,13 +165,16 @@ def shown(value: Any) -> str:
 
 
 def dotted(loc: Sequence[Any], prefix: Mapping[str, str]) -> str:
+    """A place as a person writes it, such as `sampling.cells.0.eta`; `prefix` as in `validate`."""
     parts = [str(part) for part in loc]
     return ".".join([prefix.get(part, part) if depth == 0 else part for depth, part in enumerate(parts)])
 
 
 def _at(raw: Any, loc: Sequence[Any]) -> Any:
+    """The value at `loc`, or None where nothing is."""
     for part in loc:
-        raw = raw[part] if isinstance(raw, list) else raw.get(part)
+        missing = isinstance(raw, list) and part >= len(raw)
+        raw = None if missing else raw[part] if isinstance(raw, list) else raw.get(part)
     return raw
 
 

@@ -387,3 +387,10 @@ def test_rare_tokens_are_drawn_as_often_as_they_should_be() -> None:
     log_probs = torch.tensor([1 - p, p]).log().expand(n, 2)
     hits = int(sample_tokens(log_probs, 1.0, torch.Generator().manual_seed(0)).sum())
     assert abs(hits - n * p) < 4 * (n * p) ** 0.5
+
+
+def test_tokens_are_drawn_with_float64_noise() -> None:
+    log_probs = torch.log_softmax(torch.randn(500, 7, generator=torch.Generator().manual_seed(1)), -1)
+    noise = torch.rand(500, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = gumbel_argmax(nucleus(log_probs.exp(), 0.9), noise)
+    assert torch.equal(sample_tokens(log_probs, 0.9, torch.Generator().manual_seed(2)), expected)

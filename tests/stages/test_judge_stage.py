@@ -166,7 +166,10 @@ def test_a_hub_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None
     [
         ({"hub": {"path": "gpt2-large", "revision": "main"}}, r"hub\.revision: 'main' is wrong"),
         ({"source": "web"}, r"source: 'web' is wrong; expected 'train' or 'hub'"),
-        ({"train": {**SMALL.model_dump(mode="json"), "n_heads": 3}}, r"train: hidden_size 8 with n_heads 3"),
+        (
+            {"train": {**SMALL.model_dump(mode="json"), "n_heads": 3}},
+            r"train\.hidden_size 8 with n_heads 3 is impossible",
+        ),
         ({"train": {**SMALL.model_dump(mode="json"), "layers": 3}}, r"train\.layers: unknown key"),
     ],
 )

@@ -165,7 +165,7 @@ def test_a_judge_with_another_end_of_text_than_the_corpus_is_refused(tmp_path: P
         (JUDGING, {"stride": 9}, r"stride 9 with max_length 8 would leave tokens out"),
         (JUDGING, {"eos_rule": "all"}, r"eos_rule: 'all' is wrong; expected 'keep_all', 'first_only'"),
         (MAUVE, {"seeds": [1]}, r"seeds: .* at least 2"),
-        (MAUVE, {"seeds": [1, 1]}, r"seeds \[1, 1\] hold one twice"),
+        (MAUVE, {"seeds": [1, 1]}, r"seeds \[1, 1\] has a repeated seed; expected each once"),
         (MAUVE, {"num_buckets": 11}, r"num_buckets 11 with min_samples 10 is wrong"),
         (MAUVE, {"num_buckets": "some"}, r"num_buckets"),
         (MAUVE, {"explained_variance": 1.0}, r"explained_variance: 1.0 is wrong; expected less than 1"),

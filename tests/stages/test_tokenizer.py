@@ -120,7 +120,7 @@ def test_an_unusable_hub_tokenizer_is_refused(tmp_path: Path) -> None:
         ({"min_count": 10**6}, "no character occurs 1000000 times"),
         ({"kind": "bpe"}, "vocab_size null with kind 'bpe' is impossible"),
         ({"vocab_size": 300}, "vocab_size 300 with kind 'characters' is impossible"),
-        ({"kind": "bpe", "vocab_size": 100}, "greater than or equal to 257"),
+        ({"kind": "bpe", "vocab_size": 100}, r"train\.vocab_size: 100 is wrong; expected at least 257"),
         ({"kind": "words"}, "train.kind: 'words' is wrong"),
     ],
 )

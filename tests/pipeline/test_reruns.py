@@ -1,0 +1,180 @@
+"""Changing one parameter, or one source file, re-runs exactly the stages that depend on it; a removed seed is gone.
+
+The fast tests ask DVC itself: which stages it calls changed, and which stages stand below them in its graph. `check`
+is left out of the way down, because its output is a constant. The slow tests run the pipeline and see what ran.
+"""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from tests.pipeline.clones import Clone
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+
+SM = "sm_iso_update"
+GENERATE_ARMS = {"generate@binary-1", "generate@sm_iso_update-1"}
+EVALUATE_ARMS = {"evaluate@binary-1", "evaluate@sm_iso_update-1"}
+GENERATE = {"generate_base", "generate@binary-1", "generate@sm_iso_update-1"}
+EVALUATE = {"evaluate_base", "evaluate@binary-1", "evaluate@sm_iso_update-1"}
+END = {"compare", "report"}
+ARMS = {"arm@binary-1", "arm@sm_iso_update-1"}
+BELOW_ARMS = GENERATE_ARMS | EVALUATE_ARMS | END
+BELOW_BASE = ARMS | GENERATE | EVALUATE | END
+BELOW_TOKENS = {"judge", "references", "base"} | BELOW_BASE
+SM_ONLY = {"arm@sm_iso_update-1", "generate@sm_iso_update-1", "evaluate@sm_iso_update-1"} | END
+
+PARAMETERS: dict[str, set[str]] = {
+    "corpus.duplicates.seed=2": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
+    "tokenizer.train.min_count=21": {"tokenizer", "tokens"} | BELOW_TOKENS,
+    "tokens.length=32": {"tokens"} | BELOW_TOKENS,
+    "judge.train.seed=2": {"judge", "references"} | EVALUATE | END,
+    "compute.threads=2": BELOW_TOKENS,
+    "model.n_blocks=2": {"base"} | BELOW_BASE,
+    "base.seed=2": {"base"} | BELOW_BASE,
+    "diffusion.noise_eps=0.002": {"base"} | BELOW_BASE,
+    "arms.training.steps=13": ARMS | BELOW_ARMS,
+    "arms.settings.sm_iso_update.soft_mask.k=2": SM_ONLY,
+    "arms.settings.sm_official_init.soft_mask.k=2": set(),
+    "sampling.seed=2": GENERATE | EVALUATE | END,
+    "evaluation.references.seed=2": {"references"} | EVALUATE | END,
+    "evaluation.mauve.seeds=[1,3]": {"references"} | EVALUATE | END,
+    "evaluation.draws=3": EVALUATE | END,
+    "compare.level=0.9": END,
+    "profile=other": END,
+    "seeds=[1,2]": {f"{stage}@{arm}-2" for stage in ("arm", "generate", "evaluate") for arm in ("binary", SM)} | END,
+    "report.samples=2": {"report"},
+}
+"""One override -> the stages that depend on it, beside `check`, which reads every parameter."""
+
+FILES: dict[str, set[str]] = {
+    "stages/sources/wikipedia.py": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
+    "data/texts/mine.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
+    "softmask/backbones/causal_lm.py": {"judge", "references"} | EVALUATE | END,
+    "softmask/backbones/checkpoint.py": {"base"} | BELOW_BASE,
+    "models/import/mdlm.ckpt": {"base"} | BELOW_BASE,
+    "softmask/training/trainer.py": {"base"} | BELOW_BASE,
+    "softmask/training/soft_mask_objective.py": ARMS | BELOW_ARMS,
+    "softmask/decoding/transitions.py": GENERATE | EVALUATE | END,
+    "softmask/evaluation/mauve_score.py": {"references"} | EVALUATE | END,
+    "softmask/evaluation/perplexity.py": EVALUATE | END,
+    "softmask/evaluation/intervals.py": END,
+    "stages/params/compare.py": {"check"} | END,
+    "stages/params/report.py": {"check", "report"},
+    "stages/reporting/templates/report.css": {"report"},
+    "stages/graph.py": set(),
+    "requirements.lock": set(),
+    "README.md": set(),
+    "conf/profile/smoke.yaml": set(),
+    "tests/test_house.py": set(),
+}
+"""One file with a line more -> the stages that depend on it."""
+
+
+def would_run(clone: Clone) -> set[str]:
+    """What DVC calls changed, and everything below it in DVC's graph."""
+    with contextlib.chdir(clone.root), Repo() as repo:  # DVC names stages relative to where it is
+        changed = set(repo.status())
+        edges = [(upper.addressing, stage.addressing) for stage, upper in repo.index.graph.edges]
+    found: set[str] = set()
+    more = changed
+    while more:
+        found |= more
+        more = {stage for upper, stage in edges if upper in more and upper != "check"} - found
+    return found
+
+
+@pytest.fixture(scope="module")
+def changeable(smoke: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A copy in which each test undoes its change."""
+    return smoke.copy(tmp_path_factory.mktemp("reruns") / "copy")
+
+
+def test_without_a_change_nothing_would_run(changeable: Clone) -> None:
+    assert would_run(changeable) == set()
+
+
+@pytest.mark.parametrize("override", PARAMETERS)
+def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, override: str) -> None:
+    if override == "profile=other":  # the name alone: to Hydra it would be another file in conf/
+        params = changeable.root / "params.yaml"
+        params.write_text(params.read_text(encoding="utf-8").replace("profile: smoke", "profile: other"))
+    else:
+        changeable.compose(override)
+    found = would_run(changeable)
+    changeable.compose()
+    assert found == {"check"} | PARAMETERS[override]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_file_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, file: str) -> None:
+    path = changeable.root / file
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes((before or b"") + b"\n")
+    found = would_run(changeable)
+    if before is None:
+        path.unlink()
+    else:
+        path.write_bytes(before)
+    assert found == FILES[file]
+
+
+def test_check_leaves_a_constant_whatever_the_params_are(copy: Clone) -> None:
+    before = (copy.root / "data/check/valid.json").read_bytes()
+    copy.compose("sampling.seed=2", "seeds=[3,4]", "report.samples=1")
+    copy.remove("check")
+    copy.run("python", "-m", "stages.check")
+    assert (copy.root / "data/check/valid.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sampling.seed=2", GENERATE | EVALUATE | END),
+        ("arms.settings.sm_iso_update.soft_mask.k=2", SM_ONLY),
+    ],
+)
+def test_a_changed_parameter_runs_what_depends_on_it(copy: Clone, override: str, expected: set[str]) -> None:
+    copy.compose(override)
+    assert copy.repro() == {"check"} | expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        # the models come out as they were, so nothing is sampled again; `compare` sees other manifests beside them
+        ("softmask/training/soft_mask_objective.py", ARMS | {"compare"}),
+        # the samples come out as they were, so nothing is evaluated again; `report` sees other manifests beside them
+        ("softmask/decoding/transitions.py", GENERATE | {"report"}),
+    ],
+)
+def test_a_comment_in_the_code_runs_its_stages_and_stops_where_their_results_are_the_same(
+    copy: Clone, file: str, expected: set[str]
+) -> None:
+    path = copy.root / file
+    path.write_text(path.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
+    assert copy.repro() == expected
+
+
+@pytest.mark.slow
+def test_a_new_seed_runs_its_own_stages_and_a_removed_seed_leaves_no_trace(smoke: Clone, copy: Clone) -> None:
+    copy.compose("seeds=[1,2]")
+    assert copy.repro() == {"check"} | PARAMETERS["seeds=[1,2]"]
+    assert "seed 2" in (copy.root / "reports/report.md").read_text(encoding="utf-8")
+    copy.compose()
+    assert copy.repro() - {"check"} == END
+    assert (copy.root / "models/mdlm/binary-2").is_dir()  # still there, and not read
+    for stage in END:
+        assert copy.content(stage) == smoke.content(stage)
+
+
+@pytest.mark.slow
+def test_two_fresh_clones_give_the_same_lock(smoke: Clone, origin: Path, tmp_path: Path) -> None:
+    other = Clone.of(origin, tmp_path / "other")
+    other.repro()
+    assert (other.root / "dvc.lock").read_bytes() == (smoke.root / "dvc.lock").read_bytes()
+    assert (other.root / "reports/report.html").read_bytes() == (smoke.root / "reports/report.html").read_bytes()
