@@ -12,7 +12,6 @@ from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.decoding.decoder import DecodingSettings, Generated, generate
 from softmask.decoding.kinds import Sampler
 from softmask.decoding.trace import Trace
-from softmask.decoding.transitions import RemdmSettings
 from softmask.training.stream import mix_seed
 from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
@@ -62,7 +61,7 @@ def settings_of(cell: Cell, params: SamplingParams, head_chunk: int) -> Decoding
         refresh=params.refresh,
         remask_feedback=params.remask_feedback,
         omega_schedule=params.omega_schedule,
-        remdm=RemdmSettings(eta=cell.eta or 0.0, **params.loop.model_dump()),
+        remdm=params.remdm(cell),
         final_t=params.final_t,
         final_argmax=params.final_argmax,
         head_chunk=head_chunk,

@@ -4,7 +4,7 @@ One forward gives a step's tokens and, for a soft-masked model, the guesses that
 head runs only on positions that unmask now and, with feedback, on those still masked.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from softmask.backbones.dit import Mdlm
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.sampling import sample_tokens
-from softmask.decoding.transitions import RemdmSettings, transition
+from softmask.decoding.transitions import RemdmSettings, times, transition
 from softmask.diffusion import log_prob_chunks
 from softmask.feedback import FullGuesses, Guesses, TopKGuesses, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
@@ -105,13 +105,6 @@ def generate(
         if observer is not None:
             observer(run.view(settings.final_t))
     return Generated(run.x, run.forwards, run.head_rows)
-
-
-def times(nfe: int, final_t: float) -> Iterator[tuple[float, float]]:
-    """(t, dt) of each of `nfe` steps from 1 to `final_t`."""
-    dt = (1 - final_t) / nfe
-    for step in range(nfe):
-        yield 1 - step * dt, dt
 
 
 class _Run:

@@ -4,6 +4,7 @@ Every sampler here acts on each position alone, so a step is: draw which positio
 those that unmask. Sources: MDLM (ancestral), ReMDM (cap, loop) as the official code carries them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from softmask.decoding.kinds import Sampler
@@ -25,6 +26,13 @@ class Transition:
 
     unmask: float
     remask: float
+
+
+def times(nfe: int, final_t: float) -> Iterator[tuple[float, float]]:
+    """(t, dt) of each of `nfe` steps from 1 to `final_t`."""
+    dt = (1 - final_t) / nfe
+    for step in range(nfe):
+        yield 1 - step * dt, dt
 
 
 def transition(sampler: Sampler, t: float, dt: float, remdm: RemdmSettings) -> Transition:

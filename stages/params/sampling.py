@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
+from softmask.decoding.transitions import RemdmSettings, times, transition
 from softmask.feedback_kinds import OmegaSchedule
 from stages.params.section import Section, Seed
+
+ROUNDING = 1e-9
+"""A probability may exceed 1 by this much."""
 
 
 class Cell(Section):
@@ -87,3 +91,16 @@ class SamplingParams(Section):
             yield f"cells has sampler '{sampler}' with nfe {nfe} twice; expected each sampler and nfe once"
         if self.trace.cell >= len(self.cells):
             yield f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}"
+        for cell in self.cells:
+            highest = max(
+                transition(cell.sampler, t, dt, self.remdm(cell)).unmask for t, dt in times(cell.nfe, self.final_t)
+            )
+            if highest > 1 + ROUNDING:
+                yield (
+                    f"cells has sampler '{cell.sampler}' with nfe {cell.nfe} and eta {cell.eta}, which needs a "
+                    f"probability of {highest:.3f} to unmask; expected more steps, or a smaller eta or loop.alpha_on"
+                )
+
+    def remdm(self, cell: Cell) -> RemdmSettings:
+        """A cell's ReMDM settings; the ancestral samplers don't use them."""
+        return RemdmSettings(eta=cell.eta or 0.0, **self.loop.model_dump())

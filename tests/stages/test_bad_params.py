@@ -332,6 +332,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"sampling.cells": [CELL, CELL]},
         "sampling.cells has sampler 'mdlm' with nfe 8 twice; expected each sampler and nfe once",
     ),
+    "a loop that remasks more than it can unmask": (
+        {"sampling.cells": [CELL, {"sampler": "remdm-loop", "nfe": 32, "eta": 0.5}]},
+        "sampling.cells has sampler 'remdm-loop' with nfe 32 and eta 0.5, which needs a probability of 4.500 to unmask; ...",
+    ),
+    "a loop of too few steps": (
+        {"sampling.cells": [CELL, {"sampler": "remdm-loop", "nfe": 1, "eta": 0.02}]},
+        "sampling.cells has sampler 'remdm-loop' with nfe 1 and eta 0.02, which needs a probability of 1.998 to unmask; ...",
+    ),
     "a loop that ends before it begins": (
         {"sampling.loop.t_on": 0.5, "sampling.loop.t_off": 0.5},
         "sampling.loop.t_off 0.5 with t_on 0.5 is impossible; expected t_off < t_on",
