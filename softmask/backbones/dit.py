@@ -299,7 +299,11 @@ def read(folder: Path) -> Mdlm:
         if kind != MdlmConfig.model_type:
             raise InputError(f"model_type is {kind!r}", where=str(folder / "config.json"), expected=wanted)
         loaded: Any = Mdlm.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are in the report, and an error below
+            output_loading_info=True,
         )
     except SafetensorError as error:
         raise InputError(f"damaged ({error})", where=str(folder / "model.safetensors"), todo=REMAKE) from None
@@ -309,7 +313,8 @@ def read(folder: Path) -> Mdlm:
             f"the model can't be loaded: {first_line}", where=str(folder), expected=wanted, todo=REMAKE
         ) from None
     model, report = loaded
-    bad = sorted(str(key) for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[part])
+    misshapen = [key for key, *_ in report["mismatched_keys"]]
+    bad = sorted([*report["missing_keys"], *report["unexpected_keys"], *misshapen])
     if bad:
         what = f"{len(bad)} weights are missing, too many, or misshapen: {', '.join(bad[:5])}"
         raise InputError(what, where=str(folder), expected="those that config.json says", todo=REMAKE)

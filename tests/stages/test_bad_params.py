@@ -18,7 +18,7 @@ from dvc.utils.hydra import compose_and_dump
 
 from softmask.errors import InputError
 from stages.check import STAGE
-from stages.component import StageParams
+from stages.component import Stage, StageParams
 from stages.params.arms import ArmParams
 from stages.params.compute import ComputeParams
 
@@ -334,11 +334,13 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a loop that remasks more than it can unmask": (
         {"sampling.cells": [CELL, {"sampler": "remdm-loop", "nfe": 32, "eta": 0.5}]},
-        "sampling.cells has sampler 'remdm-loop' with nfe 32 and eta 0.5, which needs a probability of 4.500 to unmask; ...",
+        "sampling.cells has sampler 'remdm-loop' with nfe 32 and eta 0.5, which needs a "
+        "probability of 4.500 to unmask; ...",
     ),
     "a loop of too few steps": (
         {"sampling.cells": [CELL, {"sampler": "remdm-loop", "nfe": 1, "eta": 0.02}]},
-        "sampling.cells has sampler 'remdm-loop' with nfe 1 and eta 0.02, which needs a probability of 1.998 to unmask; ...",
+        "sampling.cells has sampler 'remdm-loop' with nfe 1 and eta 0.02, which needs a "
+        "probability of 1.998 to unmask; ...",
     ),
     "a loop that ends before it begins": (
         {"sampling.loop.t_on": 0.5, "sampling.loop.t_off": 0.5},
@@ -566,6 +568,6 @@ def test_a_stage_that_reads_a_part_names_the_same_keys(
     changes: dict[str, Any], arm: str, expected: str, smoke: dict[str, Any], project: Path
 ) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(changed(smoke, changes)), encoding="utf-8")
-    stage = STAGE.__class__("arm", ArmOnly, lambda context: None, {}, {"manifest": "m"}, axes=("arm",))
+    stage = Stage("arm", ArmOnly, lambda context: None, {}, {"manifest": "m"}, axes=("arm",))
     with pytest.raises(InputError, match=expected):
         stage.read_params({"arm": arm})
