@@ -24,7 +24,7 @@ from softmask.errors import InputError
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.params.section import lookup, read_yaml, validate
-from stages.store import Checkpoints, hold, store_root
+from stages.store import Checkpoints, hold, location
 
 PARAMS_FILE = Path("params.yaml")
 LOCK_FILES = (Path("requirements.lock"), Path("requirements-cuda.lock"))
@@ -118,7 +118,7 @@ class Stage(Generic[P]):
             "code": {path: file_md5(Path(path)) for path in declared_code(self.name)},
         }
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        with hold(store_root(), self.instance(axes), key) as checkpoints:
+        with hold(location().root, self.instance(axes), key) as checkpoints:
             context = self._context(axes, checkpoints)
             for path in context.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ class Stage(Generic[P]):
         if worker is None:
             self.execute(values)
         else:
-            self.run(self._context(values, Checkpoints(Path(worker[0]), worker[1])))
+            self.run(self._context(values, Checkpoints.at(Path(worker[0]), worker[1])))
 
     def _context(self, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}

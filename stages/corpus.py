@@ -37,7 +37,13 @@ def run(context: Context[Params]) -> None:
     params = context.params.corpus
     draft = context.checkpoints.path / "draft"
     seen = f"-{fingerprint(params.files)[:16]}" if params.source is CorpusSource.FILES else ""
-    collected = context.checkpoints.unit(f"collected{seen}", lambda: collect(params, draft))
+
+    def read() -> dict[str, Any]:
+        counts = collect(params, draft)
+        context.checkpoints.published(draft)
+        return counts
+
+    collected = context.checkpoints.unit(f"collected{seen}", read)
     validation = fresh_folder(context.outputs["validation"])
     shutil.copytree(draft / "validation", validation, dirs_exist_ok=True)
     kept = drop_duplicates(params, draft / "train", validation, context.outputs["train"])

@@ -37,7 +37,7 @@ class Mirror:
         except (ValueError, ImportError) as error:
             raise InputError(f"the checkpoint store {url!r} can't be opened: {error}", where="local.toml") from None
         self._folder, self._local = f"{root.rstrip('/')}/{name}", local
-        self._lease, self._owner = f"{self._folder}.lease", uuid.uuid4().hex
+        self._lease, self._owner, self._lost = f"{self._folder}.lease", uuid.uuid4().hex, False
 
     def fetch(self) -> None:
         """Copy what is in the mirror and not here."""
@@ -53,7 +53,13 @@ class Mirror:
                 draft.replace(local)
 
     def publish(self, path: Path) -> None:
-        """Copy a finished file, or a finished folder with its seal last; folders that are gone here go there too."""
+        """Copy a finished file, or a finished folder with its seal last; its siblings that are gone here go there too.
+
+        Raises:
+            InputError: another writer has taken the lease.
+        """
+        if self._lost:
+            raise InputError(f"another machine has taken over this stage (lease {self._lease})", todo="Let it finish")
         files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
         for file in sorted(files, key=lambda p: (p.name == LAST, p.as_posix())):
             remote = self._remote(file)
@@ -108,6 +114,7 @@ class Mirror:
     def _keep(self, done: threading.Event, lost: Callable[[], None]) -> None:
         while not done.wait(LEASE_SECONDS / 4):
             if self._holder().get("owner") != self._owner:
+                self._lost = True
                 lost()
                 return
             self._renew()

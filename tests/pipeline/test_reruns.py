@@ -76,7 +76,7 @@ FILES: dict[str, set[str]] = {
 def would_run(clone: Clone) -> set[str]:
     """What DVC calls changed, and everything below it in DVC's graph."""
     with contextlib.chdir(clone.root), Repo() as repo:  # DVC names stages relative to where it is
-        changed = set(repo.status())
+        changed = {stage.addressing for stage in repo.index.stages if stage.status()}
         edges = [(upper.addressing, stage.addressing) for stage, upper in repo.index.graph.edges]
     found: set[str] = set()
     more = changed
