@@ -163,6 +163,8 @@ def run_command(command: Callable[[], None]) -> None:
 
 def declared_code(stage: str, file: Path = Path("dvc.yaml")) -> list[str]:
     """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact."""
+    if not file.exists():
+        raise InputError("the file is missing", where=str(file), todo="Run from the repository's root")
     stages = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
     return sorted(dep for dep in stages[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
 
