@@ -36,7 +36,8 @@ def environment() -> dict[str, str]:
 def run(command: Sequence[str], cwd: Path, **variables: str) -> str:
     """Run a command to its good end and return its output; a failure shows all it said."""
     done = attempt(command, cwd, **variables)
-    assert done.returncode == 0, f"{' '.join(command)} in {cwd}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    ended = f"{' '.join(command)} in {cwd} ended with {done.returncode}"
+    assert done.returncode == 0, f"{ended}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done.stdout
 
 

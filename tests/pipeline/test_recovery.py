@@ -203,12 +203,17 @@ def test_threads_come_from_params_whatever_the_environment_says(
 SETTINGS = "arms.settings.sm_iso_update.soft_mask"
 TWO_FACES = (
     "model.dropout=0.0",
+    "arms.training.steps=40",
+    "arms.training.log_every=10",
     f"{SETTINGS}.p_sm=0.5",
     f"{SETTINGS}.omega_s=0.9",
     f"{SETTINGS}.omega_a=1.0",
     f"{SETTINGS}.omega_b=-3.0",
 )
-"""No dropout, whose noise is each process's own; a coin that shows both faces, and a gate so open that they differ."""
+"""No dropout, whose noise is each process's own; a coin that shows both faces, and a gate so open that they differ.
+
+Checkpoints come every 4 steps, logs every 10: what is logged over a resume is made on both sides of it.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +252,7 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(without_dropout:
     undisturbed = two.content(stage)
 
     two.remove(stage)
-    kill(two, stage, command, 4, 0)
+    kill(two, stage, command, 12, 0)
     said = attempt(command, two.root)
     assert said.returncode == 0 and RESUMED.search(said.stderr), said.stderr
     assert two.content(stage) == undisturbed
@@ -256,7 +261,7 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(without_dropout:
 
 def test_a_micro_batch_whose_coin_differs_would_show_in_the_history(without_dropout: Clone, tmp_path: Path) -> None:
     other = without_dropout.copy(tmp_path / "other")
-    other.compose(*TWO_FACES, f"{SETTINGS}.p_sm=0.6")  # 2 of 24 coins fall on the other side
+    other.compose(*TWO_FACES, f"{SETTINGS}.p_sm=0.6")  # a few coins fall on the other side
     stage = f"arm@{SM}"
     other.remove(stage)
     other.run(*other.command(stage))

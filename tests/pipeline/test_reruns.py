@@ -57,7 +57,7 @@ FILES: dict[str, set[str]] = {
     "models/import/mdlm.ckpt": {"base"} | BELOW_BASE,
     "softmask/training/trainer.py": {"base"} | BELOW_BASE,
     "softmask/training/soft_mask_objective.py": ARMS | BELOW_ARMS,
-    "softmask/decoding/transitions.py": GENERATE | EVALUATE | END,
+    "softmask/decoding/transitions.py": {"check"} | GENERATE | EVALUATE | END,
     "softmask/evaluation/mauve_score.py": {"references"} | EVALUATE | END,
     "softmask/evaluation/perplexity.py": EVALUATE | END,
     "softmask/evaluation/intervals.py": END,
@@ -75,7 +75,7 @@ FILES: dict[str, set[str]] = {
 
 def would_run(clone: Clone) -> set[str]:
     """What DVC calls changed, and everything below it in DVC's graph."""
-    with contextlib.chdir(clone.root), Repo() as repo:  # DVC names stages relative to where it is
+    with contextlib.chdir(clone.root), Repo() as repo, repo.lock:  # DVC names stages relative to where it is
         changed = {stage.addressing for stage in repo.index.stages if stage.status()}
         edges = [(upper.addressing, stage.addressing) for stage, upper in repo.index.graph.edges]
     found: set[str] = set()
