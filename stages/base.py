@@ -31,25 +31,11 @@ def run(context: Context[Params]) -> None:
         InputError: the checkpoint is missing or doesn't fit the model.
     """
     params = context.params
-    device = set_up(params.compute)
-    tokens = PackedTokens.open(context.inputs["tokens"])
-    model = new_model(params.model, tokens, params.base.seed)
     if params.base.source is BaseSource.TRAIN:
-        job = Job(
-            label="base",
-            objective=BinaryObjective(model, LogLinear(params.diffusion.noise_eps), params.compute.head_chunk).to(
-                device
-            ),
-            training=params.base.training,
-            steps=params.base.training.steps,
-            seed=params.base.seed,
-            p_sm=0.0,
-            omega_learning_rate=None,
-            probe=None,
-            weights=params.base.weights,
-        )
-        train(context, job, params.compute, params.diffusion)
+        in_processes("stages.base", train_base)(context)
         return
+    set_up(params.compute)
+    model = new_model(params.model, PackedTokens.open(context.inputs["tokens"]), params.base.seed)
     if params.base.source is BaseSource.CHECKPOINT:
         source = checkpoint_path(params.base.checkpoint)
         layout, weights = params.base.checkpoint.layout, params.base.weights
@@ -59,10 +45,30 @@ def run(context: Context[Params]) -> None:
     write_json(context.outputs["costs"], {**dict.fromkeys(COSTS, 0), "initial_omegas": None})
 
 
+def train_base(context: Context[Params]) -> None:
+    """Train the base from its initial values."""
+    params = context.params
+    device = set_up(params.compute)
+    model = new_model(params.model, PackedTokens.open(context.inputs["tokens"]), params.base.seed)
+    objective = BinaryObjective(model, LogLinear(params.diffusion.noise_eps), params.compute.head_chunk)
+    job = Job(
+        label="base",
+        objective=objective.to(device),
+        training=params.base.training,
+        steps=params.base.training.steps,
+        seed=params.base.seed,
+        p_sm=0.0,
+        omega_learning_rate=None,
+        probe=None,
+        weights=params.base.weights,
+    )
+    train(context, job, params.compute, params.diffusion)
+
+
 STAGE = Stage(
     name="base",
     params=Params,
-    run=in_processes("stages.base", run),
+    run=run,
     inputs={"check": "data/check/valid.json", "tokens": "data/tokens/train", "imports": "models/import"},
     outputs={
         "model": "models/mdlm/base/model",

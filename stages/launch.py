@@ -1,9 +1,12 @@
 """Runs a stage's work in several processes with torchrun when `compute.processes` says so.
 
 The parent keeps the checkpoint store and writes the manifest; the workers run the same `run`, the first of them
-writes the outputs.
+writes the outputs. Workers never outlive the parent, which holds the store as its only writer.
 """
 
+import ctypes
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +20,8 @@ from stages.files import read_json, write_json
 
 P = TypeVar("P", bound=StageParams)
 COUNTS = "worker_counts.json"
+PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>: the signal that a process gets when its parent dies."""
 
 
 def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Context[P]], None]:
@@ -30,8 +35,9 @@ def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Co
     def launched(context: Context[P]) -> None:
         compute: Any = getattr(context.params, "compute")  # noqa: B009 - every stage that launches has it
         if torch.distributed.is_torchelastic_launched():
+            _die_with(os.getppid())
             run(context)
-            if int(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0) == 0:
+            if torch.distributed.get_rank() == 0:
                 write_json(context.checkpoints.path / COUNTS, context.counts)
         elif compute.processes == 1:
             run(context)
@@ -45,11 +51,44 @@ def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Co
 def _spawn(module: str, context: Context[Any], processes: int) -> None:
     axes = [part for axis, value in context.axes.items() for part in (f"--{axis}", value)]
     worker = ["--worker", str(context.checkpoints.path), context.checkpoints.key]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    code = subprocess.run([*launcher, "-m", module, *axes, *worker], check=False).returncode
+    launcher = [sys.executable, "-m", "stages.launch", str(os.getpid())]
+    launcher += ["--standalone", f"--nproc-per-node={processes}"]
+    code = _wait(subprocess.Popen([*launcher, "-m", module, *axes, *worker], start_new_session=True))
     if code:
         raise InputError(
             f"a training process ended with exit code {code}",
             where=module,
             todo="Its own message is above; run again to resume from the last checkpoint",
         )
+
+
+def _wait(launcher: subprocess.Popen[bytes]) -> int:
+    """The exit code of torchrun. SIGINT or SIGTERM is passed on once, and the workers' checkpoint waited for.
+
+    torchrun has a session of its own, so that Ctrl-C doesn't reach it, or a worker, in some other way as well.
+    """
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return launcher.wait()
+    except KeyboardInterrupt:
+        launcher.terminate()
+        launcher.wait()
+        raise
+    finally:
+        launcher.kill()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _die_with(parent: int) -> None:
+    """Let the system kill this process when its parent is gone, however that came about (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    from torch.distributed.run import main as torchrun
+
+    _die_with(int(sys.argv[1]))
+    torchrun(sys.argv[2:])

@@ -66,9 +66,17 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if self.signalled:
+        if self._any_process_signalled(args):
             control.should_save = control.should_training_stop = True
         return control
+
+    def _any_process_signalled(self, args: TrainingArguments) -> bool:
+        """All processes must stop at the same step, and a signal reaches each at its own time."""
+        if args.world_size > 1:
+            flag = torch.tensor(float(self.signalled), device=args.device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self.signalled = bool(flag.item())
+        return self.signalled
 
 
 class ResumableTrainer(Trainer):
@@ -175,17 +183,17 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._draft = False
-        self.accelerator.wait_for_everyone()
+        sums = self.accelerator.gather(self._window.reshape(1)).tolist()
         if self.is_world_process_zero():
-            self._save_extras(draft)
+            self._save_extras(draft, sums)
             checkpoints.seal(draft, self._root / name, self._identity)
             checkpoints.prune(self._root, KEPT_CHECKPOINTS)
             if self._on_checkpoint is not None:
                 self._on_checkpoint(self._root / name)
         self.accelerator.wait_for_everyone()
 
-    def _save_extras(self, folder: Path) -> None:
-        window = {"sum": float(self._window), "from": self._window_steps_from}
+    def _save_extras(self, folder: Path, sums: list[float]) -> None:
+        window = {"sums": sums, "from": self._window_steps_from}
         (folder / WINDOW_FILE).write_text(json.dumps(window), encoding="utf-8")
         for name, extra in self._extras.items():
             tensors = {key: value.contiguous().clone() for key, value in extra.state_dict().items()}
@@ -193,7 +201,7 @@ class ResumableTrainer(Trainer):
 
     def _load_extras(self, folder: Path) -> None:
         window = json.loads((folder / WINDOW_FILE).read_text(encoding="utf-8"))
-        self._window = torch.tensor(window["sum"], dtype=torch.float64)
+        self._window = torch.tensor(window["sums"][self.args.process_index], dtype=torch.float64)
         self._window_steps_from = int(window["from"])
         for name, extra in self._extras.items():
             extra.load_state_dict(load_file(folder / f"{name}.safetensors"))

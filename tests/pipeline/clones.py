@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from dvc.utils.hydra import compose_and_dump
 
@@ -138,9 +139,25 @@ class Clone:
         steps = [int(path.name.partition("-")[2]) for path in store.glob("training/checkpoint-*")]
         return max(steps, default=0) or len(list(store.glob("units/*.json")))
 
+    def survivors(self) -> list[list[str]]:
+        """The command lines of processes that still work in the clone, a moment after they should have ended."""
+        deadline = time.monotonic() + 2
+        while alive := [process.cmdline() for process in psutil.process_iter() if _works_in(process, self.root)]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+        return alive
+
     def unfinished(self) -> list[str]:
         """What is left in the checkpoint store, beside locks."""
         return sorted(path.name for path in (self.root / ".checkpoints").iterdir() if path.suffix != ".lock")
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is another user's
+        return False
 
 
 @lru_cache(maxsize=8)
@@ -157,7 +174,14 @@ class Running:
         env = {**environment(), **variables}
         with self.output.open("w", encoding="utf-8") as file:
             self.process = subprocess.Popen(
-                command, cwd=clone.root, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=clone.root,
+                env=env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # as a terminal's: a background job's children ignore Ctrl-C
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def said(self) -> str:

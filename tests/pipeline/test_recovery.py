@@ -64,6 +64,7 @@ def kill(clone: Clone, stage: str, command: list[str], point: int, delay: float)
     running = clone.start(*command)
     code = running.signal_when(lambda: clone.progress(stage) >= point, delay, signal.SIGKILL)
     assert code == -signal.SIGKILL
+    assert clone.survivors() == []
     assert clone.progress(stage) >= point
 
 
@@ -235,7 +236,7 @@ def history(clone: Clone) -> list[dict[str, float]]:
     return records
 
 
-def test_two_processes_train_as_one_does_and_go_on_after_a_kill(without_dropout: Clone, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does_and_go_on_when_interrupted(without_dropout: Clone, tmp_path: Path) -> None:
     stage = f"arm@{SM}"
     command = without_dropout.command(stage)
     two = without_dropout.copy(tmp_path / "two")
@@ -253,8 +254,12 @@ def test_two_processes_train_as_one_does_and_go_on_after_a_kill(without_dropout:
 
     two.remove(stage)
     kill(two, stage, command, 12, 0)
-    said = attempt(command, two.root)
-    assert said.returncode == 0 and RESUMED.search(said.stderr), said.stderr
+    running = two.start(*command)
+    running.signal_when(lambda: two.progress(stage) >= 24, 0, signal.SIGINT)
+    assert two.survivors() == [] and RESUMED.search(running.said()), running.said()
+    assert "run again to go on" in running.said()
+    done = attempt(command, two.root)
+    assert done.returncode == 0 and RESUMED.search(done.stderr), done.stderr
     assert two.content(stage) == undisturbed
     assert two.unfinished() == []
 
