@@ -188,10 +188,12 @@ class Running:
         """All of the output so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
-    def signal_when(self, condition: Callable[[], bool], delay: float, number: signal.Signals) -> int:
-        """Send a signal to the whole group `delay` seconds after `condition` holds; the exit code that follows.
+    def signal_when(
+        self, condition: Callable[[], bool], delay: float, number: signal.Signals, limit: float = LIMIT
+    ) -> int:
+        """Send a signal to the whole group `delay` seconds after `condition` holds; the exit code by `limit` s.
 
-        The command must still be at work then: otherwise the test would show nothing.
+        The command must still be at work when it comes: otherwise the test would show nothing.
         """
         deadline = time.monotonic() + LIMIT
         while not condition():
@@ -201,4 +203,4 @@ class Running:
         time.sleep(delay)
         assert self.process.poll() is None, f"it ended before it could be interrupted:\n{self.said()[-4000:]}"
         os.killpg(self.process.pid, number)
-        return self.process.wait(timeout=LIMIT)
+        return self.process.wait(timeout=limit)
