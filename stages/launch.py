@@ -39,6 +39,8 @@ def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Co
             run(context)
             if torch.distributed.get_rank() == 0:
                 write_json(context.checkpoints.path / COUNTS, context.counts)
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()  # left to the interpreter's end, it now and then aborts there
         elif compute.processes == 1:
             run(context)
         else:
