@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from softmask.backbones.dit import Mdlm, MdlmConfig
 from softmask.backbones.flops import BACKWARD, head_flops, trunk_flops
@@ -86,9 +86,13 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
     root = context.checkpoints.path / "training"
     soft_mask = job.objective.model.soft_mask
     initial_omegas = None if soft_mask is None else soft_mask.omegas()
+    args = training_arguments(compute, training, job.seed, root)
+    callbacks: list[TrainerCallback] = [TokensProgress(job.label, training.batch_size * tokens.length)]
+    if args.process_index == 0:  # the others would clear its folder
+        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(root))))
     trainer = MdlmTrainer(
         objective=job.objective,
-        args=training_arguments(compute, training, job.seed, root),
+        args=args,
         train_dataset=TrainingStream(tokens, training.steps * training.batch_size, job.seed),
         data_collator=collator,
         identity=context.checkpoints.key,
@@ -96,10 +100,7 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
         ema_decay=training.ema_decay,
         omega_learning_rate=job.omega_learning_rate,
         probe=job.probe,
-        callbacks=[
-            TokensProgress(job.label, training.batch_size * tokens.length),
-            live(job.label, resume=bool(checkpoints.all_checkpoints(root))),
-        ],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train_resumably()
