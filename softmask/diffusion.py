@@ -81,33 +81,44 @@ def log_prob_chunks(hidden: Tensor, head: Head, mask_token_id: int, chunk: int) 
 class _ChunkedNll(torch.autograd.Function):
     """sum_i w_i NLL_i and the NLLs, with the gradients of hidden, weight and bias made chunk by chunk in the forward.
 
-    Plain autograd would keep every chunk's logits for the backward pass, together `[M, V]`.
+    Plain autograd would keep every chunk's logits for the backward pass, together `[M, V]`. A frozen weight gets none.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, w: Tensor, mask_id: int, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        w: Tensor,
+        mask_id: int | None,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
         nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         needs = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if any(needs) else None
-        grad_weight = torch.zeros_like(weight) if any(needs) else None
-        grad_bias = torch.zeros_like(bias) if any(needs) else None
+        grad_hidden = torch.empty_like(hidden) if needs[0] else None
+        grad_weight = torch.zeros_like(weight) if needs[1] else None
+        grad_bias = torch.zeros_like(bias) if needs[2] and bias is not None else None
         compute = hidden.dtype
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
-            logits = F.linear(hidden[rows], weight.to(compute), bias.to(compute)).float()
-            logits[:, mask_id] = float("-inf")
+            logits = F.linear(hidden[rows], weight.to(compute), None if bias is None else bias.to(compute)).float()
+            if mask_id is not None:
+                logits[:, mask_id] = float("-inf")
             log_z = torch.logsumexp(logits, dim=-1, keepdim=True)
             nll[rows] = (log_z - logits.gather(-1, targets[rows, None])).squeeze(-1)
-            if grad_hidden is None or grad_weight is None or grad_bias is None:
+            if not any(needs):
                 continue
             dlogits = (logits - log_z).exp_()
             dlogits.scatter_add_(-1, targets[rows, None], dlogits.new_full((len(dlogits), 1), -1.0))
             dlogits = (dlogits * w[rows, None]).to(compute)
-            grad_hidden[rows] = dlogits @ weight.to(compute)
-            grad_weight += (dlogits.T @ hidden[rows]).to(weight.dtype)
-            grad_bias += dlogits.sum(0).to(bias.dtype)
+            if grad_hidden is not None:
+                grad_hidden[rows] = dlogits @ weight.to(compute)
+            if grad_weight is not None:
+                grad_weight += (dlogits.T @ hidden[rows]).to(weight.dtype)
+            if grad_bias is not None:
+                grad_bias += dlogits.sum(0).to(grad_bias.dtype)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         ctx.mark_non_differentiable(nll)
         return (w * nll).sum(), nll
@@ -121,22 +132,29 @@ class _ChunkedNll(torch.autograd.Function):
 
 
 def weighted_nll(
-    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, w: Tensor, mask_token_id: int, chunk: int
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    w: Tensor,
+    mask_token_id: int | None,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy under SUBS of M masked rows, in chunks, with exact gradients and no `[M, V]` kept.
+    """Cross entropy of M masked rows, in chunks, with exact gradients and no `[M, V]` kept.
 
     Args:
         hidden: `[M, H]` rows that enter the head's linear layer.
-        weight: `[V, H]`, bias: `[V]` of that layer.
+        weight: `[V, H]`, bias: `[V]` of that layer, or None where it has none.
         targets: `[M]` int64.
         w: `[M]` float32 weights, such as 1 / t.
-        mask_token_id: has no probability.
+        mask_token_id: has no probability, as SUBS wants it; None leaves it one, as Dream does.
         chunk: rows a chunk.
 
     Returns:
         `sum_i w_i NLL_i`, differentiable, and the `[M]` float32 NLLs in nats, not differentiable.
     """
     if not torch.is_grad_enabled():  # a Function sees that parameters require gradients, and would make them
-        hidden, weight, bias = hidden.detach(), weight.detach(), bias.detach()
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
     total, nll = _ChunkedNll.apply(hidden, weight, bias, targets, w, mask_token_id, chunk)  # type: ignore[no-untyped-call]
     return total, nll

@@ -1,4 +1,4 @@
-"""Stage `report`: the comparison, samples and traces -> `reports/report.html` and the same as Markdown."""
+"""Stage `report`: the comparisons, samples and traces -> `reports/report.html` and the same as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from softmask.errors import InputError
 from stages.component import Context, Stage, StageParams
 from stages.files import write_text
 from stages.params.report import ReportParams
+from stages.reporting.code_schema import CodeComparison, Disagreements
+from stages.reporting.code_sections import CodeStudy
 from stages.reporting.content import Sample, SampleColumn
 from stages.reporting.costs import cost_lines
 from stages.reporting.labels import count, model_label
@@ -64,12 +66,30 @@ def run(context: Context[ReportStageParams]) -> None:
     samples = [sample_column(reader, inputs["samples"], instance, params.report) for instance in shown]
     traces = [read_trace(reader, inputs["samples"], instance, params.report) for instance in shown]
     costs = read_costs(reader, inputs, comparison)
-    hashes = {**comparison.inputs, **reader.hashes}
-    report = assemble(comparison, params.report.regime, plots, samples, traces, costs, hashes)
+    code = read_code(reader, inputs)
+    hashes = {**comparison.inputs, **(code.comparison.inputs if code else {}), **reader.hashes}
+    report = assemble(comparison, params.report.regime, plots, samples, traces, costs, hashes, code)
     write_text(context.outputs["html"], render_html(report))
     write_text(context.outputs["markdown"], render_markdown(report))
     context.read.update({path: {"md5": md5} for path, md5 in reader.hashes.items()})
     context.counts.update(samples=sum(len(column.samples) for column in samples), traces=len(traces))
+
+
+def read_code(reader: Reader, inputs: Mapping[str, Path]) -> CodeStudy | None:
+    """The code study; None for a run without families of code models.
+
+    Raises:
+        InputError: a file is missing or torn.
+    """
+    comparison = reader.record(inputs["code_comparison"], CodeComparison)
+    if not comparison.families:
+        return None
+    plots = {}
+    for name in ("loss", "validation", "gate"):
+        file = inputs["code_plots"] / f"{name}.csv"
+        plots[name] = read_csv(file)
+        reader.note(file)
+    return CodeStudy(comparison, reader.record(inputs["disagreements"], Disagreements), plots)
 
 
 def read_costs(reader: Reader, inputs: Mapping[str, Path], comparison: Comparison) -> list[CostLine]:
@@ -166,6 +186,9 @@ STAGE = Stage(
         "comparison": "reports/comparison.json",
         "plots": "reports/plots",
         "samples": "data/samples",
+        "code_comparison": "reports/code_comparison.json",
+        "disagreements": "reports/code_disagreements.json",
+        "code_plots": "reports/code_plots",
         "judge_manifest": "models/judge/manifest.json",
         "references_manifest": "data/references/manifest.json",
     },

@@ -4,14 +4,15 @@ The store lives outside DVC's outputs, because DVC deletes a stage's outputs bef
 time holds a key; whoever runs the stage next with the same inputs goes on from what is there.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ class Checkpoints:
         write_text(file, text)
         self.published(file)
         return json.loads(text)["value"]
+
+    def bound_to(self, read: Mapping[str, Any]) -> "Checkpoints":
+        """The same store for work that also depends on `read`, path -> hash: inputs that are `collections`.
+
+        Units of other contents are computed again.
+        """
+        text = json.dumps([self.key, read], sort_keys=True)
+        return replace(self, key=hashlib.sha256(text.encode()).hexdigest())
 
     def clear(self) -> None:
         """Remove everything under this key: the stage has finished."""

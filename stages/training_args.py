@@ -6,10 +6,10 @@ from transformers import TrainingArguments
 
 from softmask.errors import InputError
 from stages.params.compute import ComputeParams
-from stages.params.training import TrainingParams
+from stages.params.training import RunParams
 
 
-def sequences_per_process(compute: ComputeParams, training: TrainingParams) -> int:
+def sequences_per_process(compute: ComputeParams, training: RunParams) -> int:
     """Sequences of one micro-batch on one process.
 
     Raises:
@@ -26,16 +26,24 @@ def sequences_per_process(compute: ComputeParams, training: TrainingParams) -> i
 
 
 def training_arguments(
-    compute: ComputeParams, training: TrainingParams, seed: int, checkpoint_dir: Path
+    compute: ComputeParams,
+    training: RunParams,
+    seed: int,
+    checkpoint_dir: Path,
+    schedule: str = "constant_with_warmup",
 ) -> TrainingArguments:
-    """The Trainer's arguments; reporting goes through callbacks only."""
+    """The Trainer's arguments; reporting goes through callbacks only.
+
+    Args:
+        schedule: transformers' name of the learning rate's course after the warm-up.
+    """
     return TrainingArguments(
         output_dir=str(checkpoint_dir),
         max_steps=training.steps,
         per_device_train_batch_size=sequences_per_process(compute, training),
         gradient_accumulation_steps=training.accumulation,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type=schedule,
         warmup_steps=training.warmup_steps,
         optim="adamw_torch",
         adam_beta1=training.betas[0],

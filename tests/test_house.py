@@ -192,7 +192,8 @@ def test_params_yaml_is_the_local_profile(tmp_path: Path) -> None:
 
 
 def sections() -> list[type[Section]]:
-    modules = [import_module(f"stages.params.{info.name}") for info in pkgutil.iter_modules(stages.params.__path__)]
+    found = pkgutil.walk_packages(stages.params.__path__, "stages.params.")
+    modules = [import_module(info.name) for info in found]
     classes = {cls for module in modules for _, cls in inspect.getmembers(module, inspect.isclass)}
     return sorted((cls for cls in classes if issubclass(cls, Section) and cls is not Section), key=lambda c: c.__name__)
 

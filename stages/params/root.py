@@ -8,6 +8,7 @@ from softmask.decoding.kinds import RemaskFeedback, Sampler
 from softmask.feedback_kinds import FeedbackKind
 from stages.params.arms import ArmsParams
 from stages.params.base import BaseParams, BaseSource
+from stages.params.code.root import CodeParams
 from stages.params.compare import CompareParams
 from stages.params.compute import ComputeParams
 from stages.params.corpus import CorpusParams
@@ -19,7 +20,7 @@ from stages.params.sampling import SamplingParams
 from stages.params.section import Section, Seed
 from stages.params.tokenizer import TokenizerParams
 from stages.params.tokens import TokensParams
-from stages.params.training import TrainingParams
+from stages.params.training import RunParams
 from stages.params.wording import NAME
 
 
@@ -43,6 +44,7 @@ class RootParams(Section):
     evaluation: EvaluationParams
     compare: CompareParams
     report: ReportParams
+    code: CodeParams
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
@@ -51,6 +53,12 @@ class RootParams(Section):
         yield from self._check_launch()
         yield from self._check_processes("base.training", self.base.training)
         yield from self._check_processes("arms.training", self.arms.training)
+        yield from self._check_processes("code.finetuning.training", self.code.finetuning.training)
+        for name in self.code.families:
+            if name in self.code.settings:
+                yield from self._check_processes(
+                    f"code.settings.{name}.base.training", self.code.settings[name].base.training
+                )
         yield from self._check_report()
         yield from self._check_feedback()
         yield from self._check_judge()
@@ -63,7 +71,7 @@ class RootParams(Section):
                 "expected false (the model fits each device, and processes share the batch)"
             )
 
-    def _check_processes(self, key: str, training: TrainingParams) -> Iterator[str]:
+    def _check_processes(self, key: str, training: RunParams) -> Iterator[str]:
         micro_batch = training.batch_size // training.accumulation
         if micro_batch % self.compute.processes:
             yield (

@@ -7,8 +7,8 @@ from pydantic import Field
 from stages.params.section import Section
 
 
-class TrainingParams(Section):
-    """One training run with AdamW, linear warm-up and a constant learning rate."""
+class RunParams(Section):
+    """One training run with AdamW and a linear warm-up."""
 
     steps: int = Field(ge=1)
     """Optimizer steps."""
@@ -28,8 +28,6 @@ class TrainingParams(Section):
     """AdamW's weight decay."""
     max_grad_norm: float = Field(gt=0)
     """Gradients are clipped to this global norm."""
-    ema_decay: float = Field(ge=0, lt=1)
-    """Decay of the exponential moving average of the weights, with warm-up min(decay, (1 + n) / (10 + n))."""
     log_every: int = Field(ge=1)
     """Steps between two records of the training history."""
     save_every: int = Field(ge=1)
@@ -44,3 +42,10 @@ class TrainingParams(Section):
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             yield f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1"
+
+
+class TrainingParams(RunParams):
+    """One training run with a constant learning rate after the warm-up, and averaged weights."""
+
+    ema_decay: float = Field(ge=0, lt=1)
+    """Decay of the exponential moving average of the weights, with warm-up min(decay, (1 + n) / (10 + n))."""

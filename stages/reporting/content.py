@@ -91,7 +91,40 @@ class DenoisingView:
     traces: Sequence[Denoising]
 
 
-Block = Paragraph | Bullets | Table | Figures | Samples | DenoisingView
+@dataclass(frozen=True)
+class AnswerText:
+    """One model's answer to a problem."""
+
+    note: str
+    text: str
+    passes: bool
+
+
+@dataclass(frozen=True)
+class DifferingProblem:
+    """A problem with both arms' answers."""
+
+    title: str
+    groups: Sequence[str]
+    """What the list can be narrowed to: family, benchmark, cell and arm."""
+    request: str
+    answers: Sequence[AnswerText]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Problems to browse, each closed at first."""
+
+    kind: ClassVar[str] = "answers"
+    problems: Sequence[DifferingProblem]
+
+    @property
+    def choices(self) -> list[str]:
+        """Every combination of groups that there is, in order."""
+        return list(dict.fromkeys(", ".join(problem.groups) for problem in self.problems))
+
+
+Block = Paragraph | Bullets | Table | Figures | Samples | DenoisingView | Answers
 
 
 @dataclass(frozen=True)

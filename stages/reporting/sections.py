@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from stages.params.report import Regime
 from stages.reporting import figures, paper, tables
+from stages.reporting.code_sections import CodeStudy, code_bullets, code_sections, code_summary
 from stages.reporting.content import (
     Block,
     Bullets,
@@ -37,12 +38,14 @@ def assemble(
     traces: Sequence[Denoising],
     costs: Sequence[CostLine],
     hashes: dict[str, str],
+    code: CodeStudy | None,
 ) -> Report:
     """The report.
 
     Args:
         plots: `loss` and `gate`, the rows of the comparison's CSV files.
-        hashes: MD5 of every file read, by the comparison and by the report.
+        hashes: MD5 of every file read, by the comparisons and by the report.
+        code: the code study; None if this run has none.
     """
     gated = any(model.gate is not None for model in comparison.models)
     sections = [
@@ -53,6 +56,7 @@ def assemble(
         Section("training", "Training", [figures.training(comparison, plots["loss"])]),
         _samples(samples),
         Section("denoising", "One sample's denoising", [DenoisingView(traces)]),
+        *(code_sections(code) if code else []),
         Section("cost", "Cost", [tables.costs(costs)]),
         Section("sources", "What it was made from", [tables.environments(comparison), tables.inputs(hashes)]),
     ]
@@ -60,7 +64,9 @@ def assemble(
         Bullets(title, [(f.text, f.evidence) for f in comparison.findings if f.topic is topic])
         for topic, title in TOPICS.items()
     ]
-    return Report(TITLE, summary(comparison), [group for group in findings if group.items], sections)
+    findings = [group for group in findings if group.items] + (code_bullets(code.comparison) if code else [])
+    lead = summary(comparison) + (code_summary(code.comparison) if code else "")
+    return Report(TITLE, lead, findings, sections)
 
 
 def summary(comparison: Comparison) -> str:

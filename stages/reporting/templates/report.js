@@ -121,3 +121,26 @@
   view.hidden = false;
   choose();
 })();
+
+// The list of problems where arms differ: narrowed by a choice and by words; without a script all of it is there.
+(() => {
+  "use strict";
+  for (const list of document.querySelectorAll(".answers")) {
+    const controls = list.querySelector(".controls");
+    const [select, words, status] = ["select", "input", "output"].map((name) => controls.querySelector(name));
+    const problems = [...list.querySelectorAll(".problem")].map((node) => [node, node.textContent.toLowerCase()]);
+    const narrow = () => {
+      const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+      let shown = 0;
+      for (const [node, text] of problems) {
+        node.hidden = !((!select.value || node.dataset.group === select.value) && wanted.every((word) => text.includes(word)));
+        if (!node.hidden) shown += 1;
+      }
+      status.textContent = `${shown} of ${problems.length} shown`;
+    };
+    select.addEventListener("change", narrow);
+    words.addEventListener("input", narrow);
+    controls.hidden = false;
+    narrow();
+  }
+})();

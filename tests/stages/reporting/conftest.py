@@ -37,6 +37,12 @@ COMPARE_PARAMS: dict[str, Any] = {
     "baseline_sampler": "mdlm",
     "plot_points": 10,
 }
+NO_CODE: dict[str, Any] = {
+    **{name: [] for name in ("families", "seeds", "arms", "sets", "cells", "findings", "models", "points")},
+    **{"differences": [], "environments": [], "inputs": {}, "profile": "local"},
+    **{"resamples": 500, "level": 0.95, "min_problems": 20, "gate_lam": 0.05},
+}
+"""The comparison of a run without code models."""
 REPORT_PARAMS: dict[str, Any] = {
     "regime": "continuation",
     "samples": 3,
@@ -89,6 +95,7 @@ class Run:
         self._json("models/judge/manifest.json", {"counts": judge_counts})
         self._json("data/references/manifest.json", {"counts": {"references": 500, "judging": JUDGING}})
         self._json("models/judge/history.json", [{"step": s, "loss": 4 / (1 + s / 50)} for s in range(0, 300, 10)])
+        self._json("reports/code_comparison.json", NO_CODE)
         return self
 
     def write_model(self, arm: str, seed: int | None) -> None:

@@ -1,0 +1,328 @@
+"""The walls around generated code: Linux namespaces, a root of its own, no capabilities, a system-call filter, limits.
+
+Runs inside the sandbox's processes, by `ctypes` and the standard library only. Knows no protocol.
+Sources: namespaces(7), mount_setattr(2), pivot_root(2), capabilities(7), seccomp(2); bubblewrap for the order.
+"""
+
+import ctypes
+import os
+import platform
+import resource
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
+_CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+_CLONE_THREAD = 0x10000
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000  # the number is the same on every architecture
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 22, 24
+_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_SIGKILL = 9
+_CAPABILITY_VERSION = 0x20080522
+_LAST_CAPABILITY = 63
+
+SCRATCH = "/scratch"
+"""The one folder that a program may write to; its working folder."""
+_PLACE = "/tmp"
+"""A folder that every machine has, on which the new root is put together, out of sight."""
+HOSTILE_ID = 1000
+"""The user and group that a program runs as, inside. Outside it is nobody, or the plain user who started it."""
+_NOBODY = 65534
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = (ctypes.c_int, *(4 * [ctypes.c_ulong]))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use.
+
+    Args:
+        wall_s: seconds from start to end, and of CPU time.
+        memory_mib: address space, stack and threads included.
+        files_mib: all of what it writes.
+        files: how many files.
+        open_files: how many at once.
+        threads: how many, about.
+    """
+
+    wall_s: int
+    memory_mib: int
+    files_mib: int
+    files: int
+    open_files: int
+    threads: int
+
+
+# System calls that no program needs to be judged: new processes and programs, other processes, namespaces and mounts,
+# the kernel's keys and tracing, memory that no limit counts, sockets. In the order of `_NAMES`, by architecture.
+_NAMES = (
+    *("execve", "execveat", "unshare", "setns", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open"),
+    *("pidfd_getfd", "kcmp", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen"),
+    *("fsmount", "fspick", "mount_setattr", "add_key", "request_key", "keyctl", "bpf", "perf_event_open"),
+    *("userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_create", "memfd_secret"),
+    *("shmget", "shmat", "semget", "msgget", "mq_open", "socket", "name_to_handle_at", "open_by_handle_at"),
+)
+_NUMBERS: Mapping[str, Sequence[int]] = {
+    "x86_64": (
+        *(59, 322, 272, 308, 101, 310, 311, 434, 438, 312, 165, 166, 155, 161, 428, 429, 430, 432, 433, 442),
+        *(248, 249, 250, 321, 298, 323, 425, 426, 427, 319, 447, 29, 30, 64, 68, 240, 41, 303, 304),
+    ),
+    "aarch64": (
+        *(221, 281, 97, 268, 117, 270, 271, 434, 438, 272, 40, 39, 41, 51, 428, 429, 430, 432, 433, 442),
+        *(217, 218, 219, 280, 241, 282, 425, 426, 427, 279, 447, 194, 196, 190, 186, 180, 198, 264, 265),
+    ),
+}
+_DENIED = {machine: dict(zip(_NAMES, numbers, strict=True)) for machine, numbers in _NUMBERS.items()}
+_FORKS: Mapping[str, Sequence[int]] = {"x86_64": (57, 58), "aarch64": ()}
+"""fork and vfork, which the newer architecture doesn't have."""
+_KILLS: Mapping[str, Sequence[int]] = {
+    "x86_64": (62, 200, 234, 129, 297, 424),
+    "aarch64": (129, 130, 131, 138, 240, 424),
+}
+"""kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal: denied unless walled off."""
+_CLONE: Mapping[str, tuple[int, int]] = {"x86_64": (56, 435), "aarch64": (220, 435)}
+"""clone, which may make threads only, and clone3, whose flags a filter can't read: libc falls back to clone."""
+_AUDIT_ARCH: Mapping[str, int] = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def unsupported() -> str | None:
+    """Why this machine can't have the system-call filter, or None."""
+    if platform.system() != "Linux" or platform.machine() not in _AUDIT_ARCH:
+        return f"it runs on {platform.system()} {platform.machine()}, not on Linux x86_64 or aarch64"
+    return None
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent process dies; to be said again after a change of user."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def enter_namespaces() -> None:
+    """Leave the user, mount, process, network, IPC and host-name namespaces; children are in the new process one.
+
+    Raises:
+        OSError: the kernel or its configuration forbids it.
+    """
+    user, group, ready = os.geteuid(), os.getegid(), os.pipe()
+    helper = os.fork() if user == 0 else None  # two users can be mapped by root outside only
+    if helper == 0:
+        os.close(ready[1])
+        os._exit(_map_two_users(os.getppid(), group) if os.read(ready[0], 1) else 1)
+    _check(_libc.unshare(_CLONE_NEWUSER), "unshare(CLONE_NEWUSER)")
+    if helper is None:
+        _map_one_user(user, group)
+    else:
+        os.write(ready[1], b".")
+        if os.waitpid(helper, 0)[1] != 0:
+            raise OSError("the user namespace's users can't be set")
+    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS), "unshare")
+    os.close(ready[0])
+    os.close(ready[1])
+
+
+def _map_two_users(process: int, group: int) -> int:
+    """Root stays root, and programs run as a second user, who is nobody outside; an exit status."""
+    try:
+        _write(f"/proc/{process}/uid_map", f"0 0 1\n{HOSTILE_ID} {_NOBODY} 1\n")
+        _write(f"/proc/{process}/gid_map", f"0 {group} 1\n{HOSTILE_ID} {_NOBODY} 1\n")
+    except OSError:
+        return 1
+    return 0
+
+
+def _map_one_user(user: int, group: int) -> None:
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{HOSTILE_ID} {user} 1\n")
+    _write("/proc/self/gid_map", f"{HOSTILE_ID} {group} 1\n")
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).write_text(text, encoding="ascii")
+
+
+def build_root(visible: Sequence[str], masked: Sequence[str], packages: Sequence[str]) -> None:
+    """Make a new, read-only root that holds some paths of the old one and a few devices, and forget the old one.
+
+    Args:
+        visible: absolute paths of files and folders; symbolic links stay links.
+        masked: folders below them that are to be empty, but for `packages`.
+        packages: paths that are visible, too.
+
+    Raises:
+        OSError: a mount is refused.
+    """
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID, "mode=755,size=1m")
+    os.chdir(_PLACE)
+    Path("old").mkdir()
+    _check(_libc.pivot_root(b".", b"old"), "pivot_root")
+    root = Path("/new")
+    root.mkdir()
+    _mount(str(root), str(root), None, _MS_BIND)
+    for path in (*visible, *_DEVICES):
+        _show(path, root)
+    emptied = [folder for path in masked if (folder := _below(root, path)).is_dir()]
+    for folder in emptied:
+        _mount("tmpfs", str(folder), "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
+    for path in packages:
+        _show(path, root)
+    for folder in emptied:
+        _set_attributes(str(folder), _MOUNT_ATTR_RDONLY)
+    _below(root, SCRATCH).mkdir()
+    if not _below(root, _PLACE).exists():
+        _below(root, _PLACE).symlink_to(SCRATCH)
+    os.chdir(root)
+    _check(_libc.pivot_root(b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir("/")
+    _set_attributes("/", _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID)
+
+
+def _below(root: Path, path: str) -> Path:
+    return root / path.lstrip("/")
+
+
+def _show(path: str, root: Path) -> None:
+    """Bind a path of the old root, read-only, at the same place of the new one."""
+    source, target = _below(Path("/old"), path), _below(root, path)
+    if target.exists() or target.is_symlink():
+        return  # a folder above it is shown
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+        return
+    if source.is_dir():
+        target.mkdir()
+    else:
+        target.touch()
+    _mount(str(source), str(target), None, _MS_BIND | _MS_REC)
+    device = 0 if source.is_char_device() else _MOUNT_ATTR_NODEV
+    _set_attributes(str(target), _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | device)
+
+
+def enter_scratch(limits: Limits) -> None:
+    """Leave for a process namespace and a fresh, bounded scratch folder; children are alone in them.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWPID), "unshare")
+    options = f"mode=777,size={limits.files_mib}m,nr_inodes={limits.files}"
+    _mount("tmpfs", SCRATCH, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+    os.chdir(SCRATCH)
+
+
+def drop_privileges() -> None:
+    """Become the hostile user without any capability, for good: no program that is run can win one back.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    for capability in range(_LAST_CAPABILITY + 1):
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)  # refuses those that this kernel doesn't have
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(HOSTILE_ID, HOSTILE_ID, HOSTILE_ID)
+        os.setresuid(HOSTILE_ID, HOSTILE_ID, HOSTILE_ID)
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION, 0))
+    sets = ctypes.create_string_buffer(24)
+    _check(_libc.capset(header, sets), "capset")
+    _check(_libc.capget(header, sets), "capget")
+    if any(sets.raw):
+        raise OSError("capabilities are left")
+
+
+def limit_resources(limits: Limits, count_threads: bool) -> None:
+    """Bound memory, CPU time, files, threads and core dumps of this process.
+
+    Args:
+        count_threads: bound the user's threads, too: only where the user is this program's alone.
+    """
+    memory, files = limits.memory_mib << 20, limits.files_mib << 20
+    bounds = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_DATA: memory,
+        resource.RLIMIT_STACK: memory,
+        resource.RLIMIT_CPU: limits.wall_s,
+        resource.RLIMIT_FSIZE: files,
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    if count_threads:
+        bounds[resource.RLIMIT_NPROC] = limits.threads
+    for kind, bound in bounds.items():
+        _, hard = resource.getrlimit(kind)
+        value = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def filter_system_calls(isolated: bool) -> None:
+    """Deny, for good, the system calls that no honest program needs: they fail with EPERM.
+
+    Args:
+        isolated: a process namespace hides other processes, so that signals are harmless.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    machine = platform.machine()
+    denied = (*_DENIED[machine].values(), *_FORKS[machine], *(() if isolated else _KILLS[machine]))
+    program = _filter_program(_AUDIT_ARCH[machine], denied, *_CLONE[machine])
+    code = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _check(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header), 0, 0), "prctl(PR_SET_SECCOMP)")
+
+
+def _filter_program(arch: int, denied: Sequence[int], clone: int, clone3: int) -> bytes:
+    """Classic BPF over `struct seccomp_data`: number at 0, architecture at 4, first argument's low half at 16."""
+    load, equal, at_least, bits, end = 0x20, 0x15, 0x35, 0x45, 0x06
+    allow, kill, refuse, unknown = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
+
+    def step(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
+        return struct.pack("HBBI", code, yes, no, k)
+
+    steps = [step(load, 4), step(equal, arch, 1, 0), step(end, kill), step(load, 0)]
+    steps += [step(at_least, 0x40000000, 0, 1), step(end, kill)]  # x86's second numbering of the same calls
+    for number in denied:
+        steps += [step(equal, number, 0, 1), step(end, refuse)]
+    steps += [step(equal, clone3, 0, 1), step(end, unknown)]
+    steps += [step(equal, clone, 1, 0), step(end, allow)]
+    steps += [step(load, 16), step(bits, _CLONE_THREAD, 1, 0), step(end, refuse), step(end, allow)]
+    return b"".join(steps)
+
+
+def _set_attributes(path: str, attributes: int) -> None:
+    data = struct.pack("QQQQ", attributes, 0, 0, 0)
+    done = _libc.syscall(
+        ctypes.c_long(_SYS_MOUNT_SETATTR),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.c_uint(_AT_RECURSIVE),
+        ctypes.c_char_p(data),
+        ctypes.c_size_t(len(data)),
+    )
+    _check(done, f"mount_setattr({path})")
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    texts = [None if text is None else os.fsencode(text) for text in (source, target, kind, options)]
+    done = _libc.mount(texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3])
+    _check(done, f"mount({target})")
+
+
+def _check(done: int, what: str) -> None:
+    if done != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

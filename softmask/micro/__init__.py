@@ -1,0 +1,1 @@
+"""Generators of small problems: pure functions of a seed, which know no files."""

@@ -1,0 +1,167 @@
+"""The Trainer of Dream models: the omegas' own learning rate, evaluation, and the best weights by evaluation loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from softmask.feedback import FullGuesses, Guesses, SoftMask, negative_entropy
+from softmask.training.answer_objective import AnswerObjective
+from softmask.training.answers import AnswerBatch
+from softmask.training.gate_probe import lam_measures
+from softmask.training.resumable import ResumableTrainer
+
+LOSS = "eval_loss"
+"""What the best weights are chosen by: the two-pass loss of a soft-masked model, the only one of a binary model."""
+
+
+class Best:
+    """The trained tensors with the lowest evaluation loss so far; part of every checkpoint."""
+
+    def __init__(self, objective: AnswerObjective) -> None:
+        self._objective = objective
+        self._tensors: dict[str, Tensor] = {}
+        self._loss, self._step = float("inf"), -1
+
+    @property
+    def found(self) -> dict[str, float | int]:
+        """The best loss and its step."""
+        return {"loss": self._loss, "step": self._step}
+
+    def offer(self, loss: float, step: int) -> None:
+        """Keep the present weights if they are better."""
+        if loss < self._loss:
+            self._loss, self._step = loss, step
+            self._tensors = {name: tensor.detach().clone() for name, tensor in self._objective.state_dict().items()}
+
+    def restore(self) -> None:
+        """Give the model its best weights back."""
+        self._objective.load_state_dict(self._tensors, strict=False)
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """For a checkpoint."""
+        found = {"loss": torch.tensor(self._loss, dtype=torch.float64), "step": torch.tensor(self._step)}
+        return {**{f"weights.{name}": tensor for name, tensor in self._tensors.items()}, **found}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """From a checkpoint."""
+        self._loss, self._step = float(state["loss"]), int(state["step"])
+        tensors = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
+        device = next(self._objective.parameters()).device
+        self._tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+class AnswerTrainer(ResumableTrainer):
+    """Trains an `AnswerObjective`.
+
+    Args:
+        objective: holds model and soft mask, and gives the loss.
+        args, train_dataset, data_collator, identity, on_checkpoint, callbacks: as in `ResumableTrainer`.
+        omega_learning_rate: None for a binary model.
+        evaluation: fixed batches.
+        evaluate_every: steps; the last step is always evaluated.
+    """
+
+    def __init__(
+        self,
+        *,
+        objective: AnswerObjective,
+        args: TrainingArguments,
+        train_dataset: Dataset[Any],
+        data_collator: Callable[[list[Any]], Any],
+        identity: str,
+        omega_learning_rate: float | None,
+        evaluation: Sequence[AnswerBatch],
+        evaluate_every: int,
+        callbacks: list[TrainerCallback],
+        on_checkpoint: Callable[[Path], None] | None = None,
+    ) -> None:
+        self._objective, self._omega_lr = objective, omega_learning_rate
+        self._evaluation = evaluation
+        self.best = Best(objective)
+        super().__init__(
+            model=objective,
+            args=args,
+            train_dataset=train_dataset,
+            data_collator=data_collator,
+            identity=identity,
+            extras={"best": self.best},
+            on_checkpoint=on_checkpoint,
+            callbacks=[_Evaluate(self, evaluate_every), *callbacks],
+        )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with the omegas in a group of their own."""
+        if self.optimizer is None:
+            cls, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            weights = [p for p in self._objective.model.parameters() if p.requires_grad]
+            groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.args.weight_decay}]
+            if self._objective.soft_mask is not None:
+                omegas = [p for p in self._objective.soft_mask.parameters() if p.requires_grad]
+                assert self._omega_lr is not None, "a soft mask needs its own learning rate"
+                groups.append({"params": omegas, "weight_decay": 0.0, "lr": self._omega_lr})
+            self.optimizer = cls(groups, **settings)
+        assert self.optimizer is not None
+        return self.optimizer
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Evaluation losses, and for a soft-masked model the omegas and lambda at the masked positions."""
+        objective, device = self._objective, self.args.device
+        was_training = objective.training
+        objective.train(False)
+        sums = {"two_pass": 0.0, "binary": 0.0}
+        count, lams, entropies = 0, [], []
+        for batch in self._evaluation:
+            moved: Any = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
+            with self.accelerator.autocast():
+                sums["binary"] += float(objective(**{**moved, "two_pass": False})) * len(batch["t"])
+                if objective.soft_mask is not None:
+                    sums["two_pass"] += float(objective(**moved)) * len(batch["t"])
+                    lam, entropy = self._gate(objective.soft_mask, moved)
+                    lams.append(lam)
+                    entropies.append(entropy)
+            count += len(batch["t"])
+        objective.train(was_training)
+        if objective.soft_mask is None:
+            return {LOSS: sums["binary"] / count}
+        gate = {**objective.soft_mask.omegas(), **lam_measures(torch.cat(lams), torch.cat(entropies))}
+        return {LOSS: sums["two_pass"] / count, "eval_loss_binary": sums["binary"] / count, **gate}
+
+    def _gate(self, soft_mask: SoftMask, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
+        masked = (batch["x_t"] == self._objective.model.config.mask_token_id) & batch["answer"]
+        guesses = self._objective.first_pass(batch["x_t"], batch["visible"], masked, soft_mask)
+        return soft_mask.lam_of(guesses).double(), entropy_of(guesses)
+
+
+def entropy_of(guesses: Guesses) -> Tensor:
+    """Entropy `[M]` in nats of the untempered distributions, float64."""
+    if isinstance(guesses, FullGuesses):
+        chunks = guesses.hidden.split(guesses.chunk)
+        return -torch.cat([negative_entropy(guesses.log_probs_of(chunk)) for chunk in chunks]).double()
+    return -guesses.neg_entropy.double()
+
+
+class _Evaluate(TrainerCallback):
+    """Evaluates before the Trainer saves, so that a checkpoint of that step has it."""
+
+    def __init__(self, trainer: AnswerTrainer, every: int) -> None:
+        self._trainer, self._every = trainer, every
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """The gate before the first step."""
+        if state.global_step == 0:
+            self._trainer.log(self._trainer.measure())
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Evaluate at every so many steps and at the last one."""
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            measures = self._trainer.measure()
+            self._trainer.best.offer(measures[LOSS], state.global_step)
+            loss_is_due = control.should_log  # logging takes it back, and the step's own loss would be lost
+            self._trainer.log(measures)
+            control.should_log = loss_is_due

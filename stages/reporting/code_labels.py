@@ -1,0 +1,69 @@
+"""How families, problem sets, cells and pass rates are written in sentences and tables of the code study."""
+
+from stages.reporting.code_schema import NEAREST, Part
+from stages.reporting.labels import DASH, arm_label, number
+from stages.reporting.schema import Span
+
+FAMILY_LABELS = {"dream": "Dream", "dream_coder": "Dream-Coder"}
+ARM_LABELS = {
+    NEAREST: "nearest example",
+    "sm": "SM",
+    "sm_iso_compute": "SM iso-compute",
+    "sm_equal_compute": "SM at equal compute",
+}
+MEASURES = {
+    ("humaneval", Part.BASE): "HumanEval",
+    ("humaneval_plus", Part.BASE): "HumanEval",
+    ("humaneval_plus", Part.PLUS): "HumanEval+",
+    ("mbpp_full", Part.BASE): "MBPP",
+    ("mbpp_plus", Part.BASE): "mbpp_evalplus_base",
+    ("mbpp_plus", Part.PLUS): "MBPP+",
+    ("gsm8k", Part.BASE): "GSM8K",
+    ("math500", Part.BASE): "MATH-500",
+}
+"""The paper's MBPP is the original test split; EvalPlus's base subset of it has no paper value (method, section 9)."""
+
+
+def family_label(family: str) -> str:
+    """A family's name for people; one that has none keeps its own."""
+    return FAMILY_LABELS.get(family, family)
+
+
+def code_arm_label(arm: str) -> str:
+    """An arm's name for people."""
+    return ARM_LABELS.get(arm) or arm_label(arm)
+
+
+def code_model_label(arm: str, seed: int | None) -> str:
+    """A model's name for people: its arm, and its seed if it has one."""
+    return code_arm_label(arm) if seed is None else f"{code_arm_label(arm)}, seed {seed}"
+
+
+def measure(name: str, part: Part) -> str:
+    """What a set's part measures: the benchmark's name, or the set's own with + for the further tests."""
+    return MEASURES.get((name, part)) or (f"{name}+" if part is Part.PLUS else name)
+
+
+def rate(value: float) -> str:
+    """A share as a percentage."""
+    return f"{number(100 * value, 1)} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in points, signed."""
+    return number(100 * value, 1, sign=True)
+
+
+def points_span(value: Span) -> str:
+    """`difference (low to high)` in points."""
+    return f"{points(value.estimate)} ({points(value.low)} to {points(value.high)})"
+
+
+def rate_and_spread(mean: float, deviation: float | None) -> str:
+    """`mean ± deviation` in per cent, or the mean alone."""
+    return number(100 * mean, 1) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def interval(value: Span) -> str:
+    """The bounds of a rate, in per cent."""
+    return f"{number(100 * value.low, 1)}{DASH}{number(100 * value.high, 1)}"

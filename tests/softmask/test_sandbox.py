@@ -1,0 +1,233 @@
+"""The sandbox does what it says for honest programs, under limits, beside others, and where it can't be had."""
+
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from softmask.errors import InputError
+from softmask.evaluation import sandbox_inside
+from softmask.evaluation.plain_data import Bounds, encode
+from softmask.evaluation.sandbox import Answer, Outcome, Program, Record, Sandbox
+from softmask.evaluation.sandbox_kinds import Isolation
+from tests.softmask.sandboxes import CHECK, GOOD, LIMITS, PATIENT, SECRET, SETTINGS, within
+
+REPOSITORY = Path(__file__).parents[2]
+WEAK = replace(PATIENT, isolation=Isolation.PROCESS)
+
+
+@pytest.fixture(scope="module", params=[PATIENT, WEAK], ids=["namespaces", "process"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def walled() -> Iterator[Sandbox]:
+    with Sandbox(SETTINGS) as made:
+        yield made
+
+
+def program(body: str, *inputs: list[Any]) -> Program:
+    return Program(f"def f(x):\n    {body}\n", "f", inputs or ([1],))
+
+
+def orphans() -> set[int]:
+    processes = psutil.process_iter(["cmdline", "ppid"])
+    ours = [process for process in processes if sandbox_inside.__file__ in (process.info["cmdline"] or ())]
+    return {process.pid for process in ours if process.info["ppid"] == 1}
+
+
+def value(outcome: Outcome) -> Any:
+    (record,) = outcome.records
+    assert record.answer is Answer.VALUE, record
+    return record.value
+
+
+def test_each_input_has_an_output_in_its_order(sandbox: Sandbox) -> None:
+    outcome = sandbox.run(program("return [x, x * 2]", [3], ["a"], [1.5]))
+    assert [record.value for record in outcome.records] == [[3, 6], ["a", "aa"], [1.5, 3.0]]
+    assert outcome.failure is None
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers() | st.text() | st.tuples(st.floats(allow_nan=False)) | st.sets(st.integers()), max_size=4))
+def test_what_goes_in_comes_out(sandbox: Sandbox, values: list[Any]) -> None:
+    data = encode([values], Bounds(10**6, 20)).data
+    assert value(sandbox.run(program("return x", data))) == values
+
+
+def test_no_input_is_no_output(sandbox: Sandbox) -> None:
+    assert sandbox.run(Program("def f(x):\n    return x\n", "f", ())) == Outcome(())
+
+
+def test_a_failure_is_the_last_record_and_keeps_what_came_before(sandbox: Sandbox) -> None:
+    outcome = sandbox.run(program("return 1 // x", [1], [0], [2]))
+    assert outcome.records == (Record(Answer.VALUE, 1, 1), Record(Answer.ERROR, detail="ZeroDivisionError"))
+    assert outcome.failure == outcome.records[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "answer", "detail"),
+    [
+        ("return open", Answer.OPAQUE, ""),
+        ("while True: pass", Answer.TIMEOUT, "a call took too long"),
+        ("import time; time.sleep(9)", Answer.TIMEOUT, "a call took too long"),
+        ("return bytearray(1 << 30)", Answer.LIMIT, "memory"),
+        ("return 'x' * (1 << 22)", Answer.LIMIT, "output"),
+        ("import os; os._exit(7)", Answer.ERROR, "exited with 7"),
+        ("import sys; sys.exit(7)", Answer.ERROR, "SystemExit"),
+        ("import ctypes; ctypes.string_at(0)", Answer.ERROR, f"killed by signal {signal.SIGSEGV.value}"),
+        (
+            "import os, signal; [os.kill(0, n) for n in (15, 19, 9)]; signal.pause()",
+            Answer.TIMEOUT,
+            "a call took too long",
+        ),
+        ("return undefined", Answer.ERROR, "NameError"),
+    ],
+)
+def test_how_a_program_fails_is_told(body: str, answer: Answer, detail: str, walled: Sandbox) -> None:
+    assert walled.run(program(body, [1], [2])).records[0] == Record(answer, detail=detail)
+
+
+def test_time_is_counted_per_call(walled: Sandbox) -> None:
+    outcome = walled.run(program("import time; time.sleep(9 if x == 2 else 0.1)", [0], [1], [2]))
+    assert [record.answer for record in outcome.records] == [Answer.VALUE, Answer.VALUE, Answer.TIMEOUT]
+    endless = walled.run(program("import time; time.sleep(0.3)", *[[0]] * 9))
+    assert endless.failure == Record(Answer.TIMEOUT, detail="the program took too long")
+    assert 1 < len(endless.records) < 9
+
+
+def test_a_program_sees_python_and_its_own_empty_folder(walled: Sandbox) -> None:
+    seen = value(walled.run(program("import os; return [os.getcwd(), os.listdir('.'), sorted(os.listdir('/dev'))]")))
+    assert seen == ["/scratch", [], ["null", "random", "urandom", "zero"]]
+    own = value(
+        walled.run(program("import os; return [os.getpid(), os.getppid(), os.getuid(), os.path.exists('/proc')]"))
+    )
+    assert own == [1, 0, 1000, False]
+    hidden = "from importlib.util import find_spec as f; return [n for n in ('torch', 'pip', 'numpy', 'json') if f(n)]"
+    assert value(walled.run(program(hidden))) == ["numpy", "json"]
+    assert 0 <= value(walled.run(program("import numpy; return numpy.random.random()"))) < 1  # a part not loaded before
+
+
+def test_files_of_one_program_are_gone_for_the_next(walled: Sandbox) -> None:
+    assert value(walled.run(program("return open('left', 'w').write('x')"))) == 1
+    assert value(walled.run(program("import os; return os.listdir('.')"))) == []
+
+
+def test_what_a_program_writes_is_bounded(walled: Sandbox) -> None:
+    body = "\n    ".join(
+        [
+            "import os",
+            "for number in range(1000):",
+            "    try:",
+            "        open(str(number), 'wb').write(bytes(1 << 18))",
+            "    except OSError:",
+            "        pass",
+            "return [sum(os.path.getsize(name) for name in os.listdir('.')), len(os.listdir('.'))]",
+        ]
+    )
+    size, files = value(walled.run(program(body)))
+    assert size == LIMITS.files_mib << 20 and files < LIMITS.files
+
+
+def test_the_same_program_gives_the_same_outputs(sandbox: Sandbox) -> None:
+    lucky = program(
+        "import random, numpy as n; return [random.random(), hash('x'), n.random.random(), list({'a', 'b'})]"
+    )
+    first = value(sandbox.run(lucky))
+    with Sandbox(PATIENT) as another:
+        assert value(another.run(lucky)) == first
+    with Sandbox(replace(PATIENT, seed=1)) as different:
+        assert value(different.run(lucky))[:3] != first[:3]
+
+
+def test_only_packages_that_are_named_can_be_imported() -> None:
+    with Sandbox(replace(SETTINGS, importable=())) as bare:
+        assert bare.run(program("import numpy")).failure == Record(Answer.ERROR, detail="ModuleNotFoundError")
+    with (
+        Sandbox(replace(SETTINGS, importable=("no-such-package",))) as wrong,
+        pytest.raises(InputError, match="no-such-package"),
+    ):
+        wrong.run(program("return x"))
+
+
+def test_sandboxes_work_beside_each_other() -> None:
+    results: dict[int, Any] = {}
+
+    def work(number: int) -> None:
+        with Sandbox(SETTINGS) as own:
+            results[number] = [value(own.run(program("return x + 1", [number + n]))) for n in range(10)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [number + n + 1 for n in range(10)] for number in range(4)}
+
+
+def test_a_sandbox_whose_processes_were_killed_starts_again() -> None:
+    before = psutil.Process().children(recursive=True)
+    with Sandbox(SETTINGS) as made:
+        assert value(made.run(program("return 1"))) == 1
+        started = [child for child in psutil.Process().children(recursive=True) if child not in before]
+        started[1].kill()  # the first process of the namespace: the others end with it
+        assert within(5, lambda: all(not child.is_running() or child.status() == "zombie" for child in started))
+        assert value(made.run(program("return 2"))) == 2
+        assert made.check(Program(GOOD, "f", ()), CHECK).passed
+
+
+def test_the_weak_sandbox_leaves_no_file_and_no_process() -> None:
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with Sandbox(WEAK) as weak:
+        folder = value(weak.run(program("import os; open('x', 'w').write('x'); return os.getcwd()")))
+        assert within(1, lambda: not Path(folder).exists())
+        for body in ("import os; os.fork()", "import socket; socket.socket()", "import os; os.kill(os.getppid(), 9)"):
+            assert weak.run(program(body)).failure == Record(Answer.ERROR, detail="PermissionError")
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_without_user_namespaces_the_message_says_what_to_do_and_nothing_is_left() -> None:
+    before = orphans()
+    code = (
+        "import sys; sys.path += ['.', 'tests/softmask']\n"
+        "from sandboxes import PATIENT\n"
+        "from softmask.evaluation.sandbox import Program, Sandbox\n"
+        "from softmask.errors import InputError\n"
+        "try:\n    Sandbox(PATIENT).run(Program('', 'f', ()))\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    forbid = f'echo 0 > /proc/sys/user/max_user_namespaces && exec "{sys.executable}" -c "$0"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, code],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "can't be walled in by namespaces here: unshare(CLONE_NEWUSER)" in done.stdout
+    assert "choose the weaker isolation 'process'" in done.stdout
+    assert within(2, lambda: orphans() <= before)
+
+
+def test_an_unknown_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    with Sandbox(SETTINGS) as made:
+        assert "riscv64" in str(made.available())
+        with pytest.raises(InputError, match="riscv64"):
+            made.run(program("return x"))
+
+
+def test_a_hanging_problem_changes_no_other_s_verdict(walled: Sandbox) -> None:
+    alone = walled.run(Program(GOOD, "f", tuple(SECRET.base_input)))
+    for body in ("while True: pass", "import os; os._exit(0)", "return x"):
+        walled.run(program(body))
+        assert walled.run(Program(GOOD, "f", tuple(SECRET.base_input))) == alone
