@@ -1,6 +1,5 @@
 """Continue the base's training as one arm of the study: binary masking, or soft-masking on one of the budgets."""
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -9,13 +8,12 @@ import torch
 
 from softmask.backbones.dit import Mdlm, MdlmConfig, read
 from softmask.diffusion import LogLinear
-from softmask.errors import InputError
 from softmask.evaluation.noise import EvaluationNoise
 from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective
 from softmask.training.gate_probe import GateProbe
 from softmask.training.soft_mask_objective import SoftMaskObjective
-from stages.component import Context, Stage, StageParams
+from stages.component import Context, Stage, StageParams, seed_of
 from stages.compute import set_up
 from stages.launch import in_processes
 from stages.mdlm_training import Job, train
@@ -64,17 +62,6 @@ def run(context: Context[Params]) -> None:
         weights=params.training.weights,
     )
     train(context, job, params.compute, params.diffusion)
-
-
-def seed_of(text: str) -> int:
-    """The seed that the command line gives.
-
-    Raises:
-        InputError: it is no seed.
-    """
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise InputError(f"{text!r} is no seed", where="--seed", expected="a whole number, one of params.yaml: seeds")
-    return int(text)
 
 
 def with_soft_mask(base: Mdlm, params: SoftMaskParams) -> Mdlm:

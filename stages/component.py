@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -159,6 +160,17 @@ def run_command(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         typer.secho("interrupted: finished work is kept, run again to go on", fg="yellow", err=True)
         sys.exit(130)
+
+
+def seed_of(text: str) -> int:
+    """The seed that the command line gives.
+
+    Raises:
+        InputError: it is no seed.
+    """
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise InputError(f"{text!r} is no seed", where="--seed", expected="a whole number, one of params.yaml: seeds")
+    return int(text)
 
 
 def declared_code(stage: str, file: Path = Path("dvc.yaml")) -> list[str]:

@@ -9,7 +9,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from softmask.backbones.dream import DreamConfig
 from softmask.backbones.dream_flops import head_flops, trunk_flops
-from softmask.backbones.flops import BACKWARD
+from softmask.backbones.passes import BACKWARD
 from softmask.errors import InputError
 from softmask.training import checkpoints
 from softmask.training.answer_objective import AnswerObjective

@@ -9,8 +9,7 @@ from softmask.backbones.dream_adapter import AdapterSettings, add_adapter, save_
 from softmask.backbones.dream_checkpoint import load_dream
 from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
-from stages.arm import seed_of
-from stages.component import Context, Stage, StageParams
+from stages.component import Context, Stage, StageParams, seed_of
 from stages.compute import set_up
 from stages.dream_training import AnswerJob, train
 from stages.launch import in_processes

@@ -9,7 +9,8 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from softmask.backbones.dit import Mdlm, MdlmConfig
-from softmask.backbones.flops import BACKWARD, head_flops, trunk_flops
+from softmask.backbones.flops import head_flops, trunk_flops
+from softmask.backbones.passes import BACKWARD
 from softmask.diffusion import LogLinear
 from softmask.tokens import PackedTokens
 from softmask.training import checkpoints

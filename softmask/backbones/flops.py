@@ -2,9 +2,6 @@
 
 from softmask.backbones.dit import MLP_RATIO, MdlmConfig
 
-BACKWARD = 2
-"""A backward pass costs two forwards."""
-
 
 def trunk_flops(config: MdlmConfig, tokens: int) -> int:
     """One forward of the blocks over `tokens` positions in sequences of the config's length."""

@@ -1,8 +1,8 @@
 """A generator of small Python problems: requests in English, reference solutions, tests, and two held-out sets.
 
 A pure function of its recipe; knows no files and no model. `iid` asks for known structures with constants that training
-doesn't show with them, and some numbers, names and wordings that it never shows; `new` asks for structures that training doesn't
-have.
+doesn't show with them, and some numbers, names and wordings that it never shows; `new` asks for structures that
+training doesn't have.
 """
 
 import ast
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
+from itertools import product
 
 from softmask.micro.examples import Examples, examples_for
 from softmask.micro.operations import OPERATIONS, Kind, Slot
@@ -277,6 +278,7 @@ class _Maker:
             slot: split(values, held.constants, choice) if slot is Slot.NUMBER else Pool(values, ())
             for slot, values in CONSTANTS.items()
         }
+        self._combinations: dict[str, frozenset[tuple[str, ...]]] = {}
         self._sentences = {
             1: split(SENTENCES, held.wordings, choice),
             2: split(COMPOSED, held.wordings, choice),
@@ -324,8 +326,12 @@ class _Maker:
 
     def _is_held(self, structure: Structure, constants: tuple[str, ...]) -> bool:
         """Whether training may not have these constants in this structure, though it has each of them."""
-        key = f"{self._recipe.seed} {structure.name} {constants}"
-        return bool(constants) and random.Random(key).random() < self._recipe.held_out.combinations
+        if structure.name not in self._combinations:
+            known = [self._constants[slot].known for slot in structure.slots]
+            choice = random.Random(f"{self._recipe.seed} {structure.name}")
+            combinations = split(list(product(*known)), self._recipe.held_out.combinations, choice)
+            self._combinations[structure.name] = frozenset(combinations.held)
+        return constants in self._combinations[structure.name]
 
     def _draw(self, structure: Structure, held: _Held, choice: random.Random) -> MicroProblem | None:
         """A problem; None if its constants don't fit together or aren't wanted."""

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from softmask.feedback import FullGuesses, Guesses, SoftMask, negative_entropy
+from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import AnswerBatch
-from softmask.training.gate_probe import lam_measures
+from softmask.training.lam_measures import entropy_of, lam_measures
 from softmask.training.resumable import ResumableTrainer
 
 LOSS = "eval_loss"
@@ -136,14 +136,6 @@ class AnswerTrainer(ResumableTrainer):
         masked = (batch["x_t"] == self._objective.model.config.mask_token_id) & batch["answer"]
         guesses = self._objective.first_pass(batch["x_t"], batch["visible"], masked, soft_mask)
         return soft_mask.lam_of(guesses).double(), entropy_of(guesses)
-
-
-def entropy_of(guesses: Guesses) -> Tensor:
-    """Entropy `[M]` in nats of the untempered distributions, float64."""
-    if isinstance(guesses, FullGuesses):
-        chunks = guesses.hidden.split(guesses.chunk)
-        return -torch.cat([negative_entropy(guesses.log_probs_of(chunk)) for chunk in chunks]).double()
-    return -guesses.neg_entropy.double()
 
 
 class _Evaluate(TrainerCallback):

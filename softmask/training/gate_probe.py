@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from softmask.backbones.dit import Mdlm
-from softmask.feedback import FullGuesses, negative_entropy
+from softmask.training.lam_measures import entropy_of, lam_measures
 from softmask.training.soft_mask_objective import first_pass
 
 
@@ -33,23 +33,6 @@ class GateProbe:
         lams, entropies = [], []
         for x_t in self._x_t.to(model.device).split(self._batch_size):
             guesses = first_pass(model, x_t, self._head_chunk)
-            if isinstance(guesses, FullGuesses):
-                chunks = guesses.hidden.split(guesses.chunk)
-                neg_entropy = torch.cat([negative_entropy(guesses.log_probs_of(chunk)) for chunk in chunks])
-            else:
-                neg_entropy = guesses.neg_entropy
             lams.append(model.soft_mask.lam_of(guesses).double())
-            entropies.append(-neg_entropy.double())
+            entropies.append(entropy_of(guesses))
         return torch.cat(lams), torch.cat(entropies)
-
-
-def lam_measures(lams: Tensor, entropies: Tensor) -> dict[str, float]:
-    """lambda's mean, standard deviation, and its mean on the confident and the unsure half; inputs `[M]`."""
-    confident = entropies <= entropies.median()
-    unsure = lams[~confident]
-    return {
-        "lam_mean": float(lams.mean()),
-        "lam_std": float(lams.std(correction=0)),
-        "lam_confident": float(lams[confident].mean()),
-        "lam_unsure": float(unsure.mean()) if len(unsure) else float(lams.mean()),
-    }

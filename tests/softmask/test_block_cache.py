@@ -23,6 +23,7 @@ def whole_cache(batch: int, length: int) -> BlockCache:
     return BlockCache(tiny().config, batch, length, torch.float32, torch.device("cpu"))
 
 
+@settings(max_examples=40)
 @given(first=st.integers(0, 8), size=st.integers(1, 9), padding=st.integers(0, 3))
 def test_a_window_with_the_tokens_of_the_whole_forward_gives_its_hidden_states(
     first: int, size: int, padding: int
@@ -41,6 +42,7 @@ def test_a_window_with_the_tokens_of_the_whole_forward_gives_its_hidden_states(
     torch.testing.assert_close(window[seen], whole[:, part][seen], atol=1e-5, rtol=1e-5)
 
 
+@settings(max_examples=20)
 @given(kept=st.sets(st.integers(0, 3), min_size=1).map(sorted))
 def test_rows_that_are_given_up_leave_the_others_as_they_were(kept: list[int]) -> None:
     model, length, cache = tiny(), 6, whole_cache(4, 6)
@@ -66,7 +68,7 @@ def test_the_buffers_are_made_once() -> None:
 
 
 @pytest.mark.parametrize("mode", CACHED)
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(how=HOW, kind=FEEDBACK, threshold=st.sampled_from([None, 0.6]))
 def test_a_cache_that_is_refreshed_at_every_step_is_no_cache(
     mode: CacheMode, how: DreamDecoding, kind: FeedbackKind | None, threshold: float | None
@@ -80,7 +82,7 @@ def test_a_cache_that_is_refreshed_at_every_step_is_no_cache(
     assert [view.tokens.tolist() for view in history] == [view.tokens.tolist() for view in views]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(mode=st.sampled_from(CACHED), how=HOW, fed=st.booleans(), seed=st.integers(0, 3))
 def test_a_cache_is_exact_in_a_single_layer_where_nothing_outside_the_window_changes(
     mode: CacheMode, how: DreamDecoding, fed: bool, seed: int

@@ -87,7 +87,8 @@ def test_plain_data_comes_back_with_its_types(value: object) -> None:
 @given(st.sets(hashable, min_size=2, max_size=5))
 def test_the_encoding_of_a_set_does_not_depend_on_hashes(value: set[Any]) -> None:
     members = list(value)
-    assert dumps(encode(set(members), BOUNDS).data) == dumps(encode(set(reversed(members)), BOUNDS).data)
+    backwards = members[::-1]
+    assert dumps(encode(set(members), BOUNDS).data) == dumps(encode(set(backwards), BOUNDS).data)
 
 
 @given(nested_json)

@@ -5,23 +5,29 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from softmask.backbones.chat_tokenizer import load_chat_tokenizer
 from softmask.backbones.dream import DreamModel
+from softmask.backbones.dream_adapter import load_adapter
 from softmask.backbones.dream_checkpoint import load_dream
 from softmask.errors import InputError
+from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
 from stages.component import Context
-from stages.dream_base import PATTERNS, Params, import_base, new_dream
+from stages.dream_base import PATTERNS, STAGE, Params, import_base, new_dream
 from stages.hashing import path_hash
 from stages.params.code.base import DreamBaseParams, DreamShapeParams
+from stages.params.compute import ComputeParams
 from stages.params.section import validate
 from stages.store import Checkpoints
 from tests.softmask.tiny_chat import FIRST_ADDED, IDS, added_token, write_published_tokenizer
 from tests.softmask.tiny_dream import tiny_dream, write_published
 from tests.stages.test_base_checkpoint import hub_of
 from tests.stages.test_chat_tokenizer_stage import PUBLISHED, fetch
+from tests.stages.test_finetune_stage import COMPUTE, TRAINING
 
 SHAPE = {
     "hidden_size": 16,
@@ -38,8 +44,12 @@ SHAPE = {
 
 
 def params(**changes: Any) -> DreamBaseParams:
-    values = {"source": "path", "published": PUBLISHED, "seed": 1, "model": SHAPE}
+    values = {"source": "path", "published": PUBLISHED, "seed": 1, "model": SHAPE, "training": TRAINING}
     return validate(DreamBaseParams, {**values, **changes}, "params.yaml")
+
+
+def compute() -> ComputeParams:
+    return validate(ComputeParams, COMPUTE, "params.yaml")
 
 
 def random_model(**changes: Any) -> DreamModel:
@@ -54,7 +64,7 @@ def make(folder: Path, source: Path, out: str = "base", **tokenizer: Any) -> Con
         name: f"{name}.json" for name in ("history", "costs", "manifest")
     }
     context = Context(
-        Params(base=params(published={**PUBLISHED, "path": str(source)})),
+        Params(compute=compute(), base=params(published={**PUBLISHED, "path": str(source)})),
         {"tokenizer": write_published_tokenizer(folder / "tokenizer", **tokenizer)},
         {name: folder / out / file for name, file in names.items()},
         {"family": "tiny"},
@@ -159,6 +169,47 @@ def test_a_new_model_has_the_tokenizers_vocabulary_and_follows_its_seed(tmp_path
     states = [model.state_dict() for model in (first, again, other)]
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     assert not torch.equal(states[0]["lm_head.weight"], states[2]["lm_head.weight"])
+
+
+def write_family(root: Path) -> None:
+    """A family whose base is trained: tokenizer, chats that count upwards, params."""
+    tokenizer = load_chat_tokenizer(write_published_tokenizer(root / "models/dream/tiny/tokenizer"))
+    vocabulary = ChatVocabulary(
+        vocab_size=tokenizer.size,
+        mask_token_id=tokenizer.mask_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        end_token_ids=tokenizer.end_token_ids,
+    )
+    for split, count in (("train", 40), ("validation", 8)):
+        folder = root / f"data/code/tokens/tiny/{split}"
+        folder.mkdir(parents=True)
+        starts = np.random.default_rng(0).integers(0, 8, count).tolist()
+        chats = [([*range(start, start + 12), tokenizer.pad_token_id], 4) for start in starts]
+        ChatTokens.write(folder, chats, vocabulary)
+    for path, text in (("data/check/valid.json", "{}"), ("models/import/README.md", "")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="utf-8")
+    (root / "dvc.yaml").write_text("stages: {dream_base: {deps: []}}\n", encoding="utf-8")
+    base = {"source": "train", "published": PUBLISHED, "seed": 1, "model": SHAPE, "training": TRAINING}
+    raw = {"compute": COMPUTE, "code": {"settings": {"tiny": {"base": base}}}}
+    (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+
+
+def test_a_base_is_trained_on_its_chats_and_is_a_plain_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_family(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    made = Path("models/dream/tiny/base")
+    STAGE.execute({"family": "tiny"})
+    weights = (made / "model/model.safetensors").read_bytes()
+    model = load_dream(made / "model")
+    assert load_adapter(model, made / "adapter") is None
+    history = json.loads((made / "history.json").read_text(encoding="utf-8"))
+    losses = {record["step"]: record["eval_loss"] for record in history if "eval_loss" in record}
+    assert sorted(losses) == [0, 4, 8, 12] and losses[12] < 0.9 * losses[0]
+    costs = json.loads((made / "costs.json").read_text(encoding="utf-8"))
+    assert costs["updates"] == 12 and costs["forwards"] == costs["backwards"] == 24
+    STAGE.execute({"family": "tiny"})
+    assert (made / "model/model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize(
