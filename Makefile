@@ -65,9 +65,8 @@ format: env ## Mend style and formatting
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: env ## Show how long each stage took when it last ran
-	@$(BIN)/python -c "import json, pathlib; [print(f\"{r['seconds']:9.1f} s  {r['stage']}\") for r in \
-	    (json.loads(p.read_text()) for p in sorted(pathlib.Path().glob('[dmr]*/**/run.json')))]"
+bench: env ## Measure ratios of times (BENCH=training, decoding or stages; decoding takes minutes and 7 GiB)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: env ## Resolve both lock files from pyproject.toml again (LOCK_OPTIONS=--upgrade for newer versions)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --python-version 3.11 $(LOCK_OPTIONS) \

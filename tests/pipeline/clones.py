@@ -24,8 +24,18 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 600
 """Seconds after which any single command counts as hung."""
 POLL = 0.002
-MODULES = {"generate_base": "generate", "evaluate_base": "evaluate"}
-"""Stages of dvc.yaml whose module has another name."""
+NOT_DETERMINISTIC = ("speed",)
+"""Stages whose outputs differ from run to run: times."""
+
+
+def instance_of(stage: str) -> str:
+    """What a stage of dvc.yaml calls itself: `generate_base` is `generate@base`; a family's, `code_score@micro-base`."""
+    name, _, keys = stage.partition("@")
+    if stage == "code_score_nearest":
+        return "code_score@nearest-train"
+    if name.endswith("_base") and name != "dream_base":
+        return f"{name.removesuffix('_base')}@{f'{keys}-base' if keys else 'base'}"
+    return stage
 
 
 def environment() -> dict[str, str]:
@@ -98,6 +108,10 @@ class Clone:
         """The stages in dvc.lock."""
         return _parsed_lock((self.root / "dvc.lock").read_text(encoding="utf-8"))
 
+    def deterministic_stages(self) -> dict[str, Any]:
+        """Those of dvc.lock whose outputs are the same in every run."""
+        return {name: entry for name, entry in self.stages().items() if name not in NOT_DETERMINISTIC}
+
     def command(self, stage: str) -> list[str]:
         """The command line of a stage instance, as dvc.lock has it."""
         command: str = self.stages()[stage]["cmd"]
@@ -127,9 +141,7 @@ class Clone:
 
     def store(self, stage: str, root: Path | None = None) -> Path:
         """The checkpoint folder of a stage instance; it may not exist (yet)."""
-        module, _, instance = stage.partition("@")
-        name = f"{MODULES.get(module, module)}@{instance or 'base'}" if instance or module in MODULES else module
-        found = [path for path in (root or self.root / ".checkpoints").glob(f"{name}-*") if path.is_dir()]
+        found = [path for path in (root or self.root / ".checkpoints").glob(f"{instance_of(stage)}-*") if path.is_dir()]
         assert len(found) <= 1, found
         return found[0] if found else Path("/nowhere")
 

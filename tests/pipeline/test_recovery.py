@@ -25,6 +25,21 @@ LONG = (
     "evaluation.batch_size=8",
 )
 """The smoke profile with enough work in each stage to be interrupted in the middle of it."""
+CODE = "micro-sm-1"
+LONG_CODE = (
+    "code.settings.micro.base.training.steps=60",
+    "code.finetuning.training.steps=40",
+    "code.finetuning.training.save_every=3",
+    "code.generation.batch_size=1",
+    "code.scoring.batch_size=1",
+)
+"""The same for the code study."""
+CODE_WORK = {
+    "dream_base@micro": (4, 40, 4),
+    f"finetune@{CODE}": (3, 30, 3),
+    f"code_generate@{CODE}": (2, 28, 1),
+    f"code_score@{CODE}": (2, 20, 1),
+}
 SM = "sm_iso_update-1"
 WORK = {
     "base": (10, 100, 10),
@@ -40,7 +55,15 @@ RESUMED = re.compile(r"resuming from \S*checkpoint-(\d+)")
 def long_run(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A fresh clone in which `dvc repro` has run undisturbed. To be read, not changed."""
     clone = Clone.of(origin, tmp_path_factory.mktemp("long") / "clone", *LONG)
-    clone.repro()
+    clone.repro("compare")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def long_code(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The same for one arm of the code study."""
+    clone = Clone.of(origin, tmp_path_factory.mktemp("code") / "clone", *LONG_CODE)
+    clone.repro(f"code_score@{CODE}")
     return clone
 
 
@@ -52,7 +75,7 @@ def disturbed(long_run: Clone, tmp_path: Path) -> Clone:
 
 def kill_points(stage: str, count: int) -> list[tuple[int, float]]:
     """Seeded points of progress, rising, each with the seconds after which the blow falls."""
-    first, last, stride = WORK[stage]
+    first, last, stride = {**WORK, **CODE_WORK}[stage]
     chance = random.Random(stage)
     return [(point, chance.uniform(0, 0.05)) for point in sorted(chance.sample(range(first, last, stride), count))]
 
@@ -89,14 +112,30 @@ def test_a_stage_killed_at_random_points_ends_with_the_same_bytes(
         assert RESUMED.search(done.stderr)
 
 
+@pytest.mark.parametrize("stage", CODE_WORK)
+def test_a_code_stage_killed_at_random_points_ends_with_the_same_bytes(
+    long_code: Clone, tmp_path: Path, stage: str
+) -> None:
+    clone = long_code.copy(tmp_path / "disturbed")
+    clone.remove(stage)
+    command = clone.command(stage)
+    for point, delay in kill_points(stage, 2):
+        kill(clone, stage, command, point, delay)
+    done = attempt(command, clone.root)
+    assert done.returncode == 0, done.stderr
+    assert_same(clone, long_code, stage)
+    if stage.startswith(("dream_base", "finetune")):
+        assert RESUMED.search(done.stderr)
+
+
 def test_dvc_repro_killed_again_and_again_ends_with_the_lock_of_an_undisturbed_run(
     origin: Path, long_run: Clone, tmp_path: Path
 ) -> None:
     clone = Clone.of(origin, tmp_path / "killed", *LONG)
     for stage in WORK:
         ((point, delay),) = kill_points(stage, 1)
-        kill(clone, stage, ["dvc", "repro"], point, delay)
-    clone.repro()
+        kill(clone, stage, ["dvc", "repro", "compare"], point, delay)
+    clone.repro("compare")
     assert (clone.root / "dvc.lock").read_bytes() == (long_run.root / "dvc.lock").read_bytes()
     assert clone.unfinished() == []
 

@@ -26,12 +26,23 @@ BELOW_BASE = ARMS | GENERATE | EVALUATE | END
 BELOW_TOKENS = {"judge", "references", "base"} | BELOW_BASE
 SM_ONLY = {"arm@sm_iso_update-1", "generate@sm_iso_update-1", "evaluate@sm_iso_update-1"} | END
 
+CODE_ARMS = {"micro-binary-1", "micro-sm-1"}
+FINETUNE = {f"finetune@{arm}" for arm in CODE_ARMS}
+ANSWERS_OF_ARMS = {f"code_generate@{arm}" for arm in CODE_ARMS} | {f"code_score@{arm}" for arm in CODE_ARMS}
+ANSWERS = {"code_generate_base@micro", "code_score_base@micro"} | ANSWERS_OF_ARMS
+CODE_END = {"code_compare", "report"}
+BELOW_FINETUNE = ANSWERS_OF_ARMS | CODE_END | {"speed"}
+BELOW_DREAM = FINETUNE | ANSWERS | CODE_END | {"speed"}
+SCORES = {"code_score_nearest", "code_score_base@micro"} | {f"code_score@{arm}" for arm in CODE_ARMS}
+CHATS = {"instructions@micro", "chat_tokenizer@micro", "chat_tokens@micro", "dream_base@micro"} | BELOW_DREAM
+PROBLEMS = {"problems", "nearest", "code_score_nearest", "speed"} | ANSWERS | CODE_END
+
 PARAMETERS: dict[str, set[str]] = {
     "corpus.duplicates.seed=2": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "tokenizer.train.min_count=21": {"tokenizer", "tokens"} | BELOW_TOKENS,
     "tokens.length=32": {"tokens"} | BELOW_TOKENS,
     "judge.train.seed=2": {"judge", "references"} | EVALUATE | END,
-    "compute.threads=2": BELOW_TOKENS,
+    "compute.threads=2": BELOW_TOKENS | {"dream_base@micro"} | BELOW_DREAM,
     "model.n_blocks=2": {"base"} | BELOW_BASE,
     "base.seed=2": {"base"} | BELOW_BASE,
     "diffusion.noise_eps=0.002": {"base"} | BELOW_BASE,
@@ -43,9 +54,20 @@ PARAMETERS: dict[str, set[str]] = {
     "evaluation.mauve.seeds=[1,3]": {"references"} | EVALUATE | END,
     "evaluation.draws=3": EVALUATE | END,
     "compare.level=0.9": END,
-    "profile=other": END,
+    "profile=other": END | {"code_compare"},
     "seeds=[1,2]": {f"{stage}@{arm}-2" for stage in ("arm", "generate", "evaluate") for arm in ("binary", SM)} | END,
     "report.samples=2": {"report"},
+    "code.micro.seed=2": {"micro"} | PROBLEMS | CHATS,
+    "code.settings.micro.base.seed=2": {"dream_base@micro"} | BELOW_DREAM,
+    "code.finetuning.adapter.rank=8": FINETUNE | BELOW_FINETUNE,
+    "code.arms.settings.sm.soft_mask.k=2": {"finetune@micro-sm-1", "code_generate@micro-sm-1", "code_score@micro-sm-1"}
+    | CODE_END
+    | {"speed"},
+    "code.arms.settings.sm_k3.soft_mask.k=2": set(),
+    "code.generation.seed=2": ANSWERS | CODE_END | {"speed"},
+    "code.scoring.extraction_lines=100": SCORES | CODE_END,
+    "code.compare.level=0.9": CODE_END,
+    "code.speed.repeats=2": {"speed"},
 }
 """One override -> the stages that depend on it, beside `check`, which reads every parameter."""
 
@@ -54,16 +76,23 @@ FILES: dict[str, set[str]] = {
     "data/texts/mine.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "softmask/backbones/causal_lm.py": {"judge", "references"} | EVALUATE | END,
     "softmask/backbones/checkpoint.py": {"base"} | BELOW_BASE,
-    "models/import/mdlm.ckpt": {"base"} | BELOW_BASE,
+    "models/import/mdlm.ckpt": {"base"}
+    | BELOW_BASE
+    | {"chat_tokenizer@micro", "chat_tokens@micro", "dream_base@micro"}
+    | BELOW_DREAM,
     "softmask/training/trainer.py": {"base"} | BELOW_BASE,
     "softmask/training/soft_mask_objective.py": ARMS | BELOW_ARMS,
     "softmask/decoding/transitions.py": {"check"} | GENERATE | EVALUATE | END,
     "softmask/evaluation/mauve_score.py": {"references"} | EVALUATE | END,
     "softmask/evaluation/perplexity.py": EVALUATE | END,
-    "softmask/evaluation/intervals.py": END,
+    "softmask/evaluation/intervals.py": END | {"code_compare"},
+    "softmask/training/answers.py": {"dream_base@micro"} | BELOW_DREAM,
+    "softmask/decoding/dream_decoder.py": ANSWERS | CODE_END | {"speed"},
+    "softmask/evaluation/code_scoring.py": {"problems"} | PROBLEMS,
+    "data/chats/mine.jsonl": CHATS,
     "stages/params/compare.py": {"check"} | END,
     "stages/params/report.py": {"check", "report"},
-    "stages/reporting/templates/report.css": {"report"},
+    "stages/reporting/templates/report.css": {"report", "speed"},
     "stages/graph.py": set(),
     "requirements.lock": set(),
     "README.md": set(),
@@ -170,5 +199,5 @@ def test_a_new_seed_runs_its_own_stages_and_a_removed_seed_leaves_no_trace(smoke
 def test_two_fresh_clones_give_the_same_lock(smoke: Clone, origin: Path, tmp_path: Path) -> None:
     other = Clone.of(origin, tmp_path / "other")
     other.repro()
-    assert (other.root / "dvc.lock").read_bytes() == (smoke.root / "dvc.lock").read_bytes()
+    assert other.deterministic_stages() == smoke.deterministic_stages()
     assert (other.root / "reports/report.html").read_bytes() == (smoke.root / "reports/report.html").read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.hashing import file_md5, path_hash
-from tests.pipeline.clones import Clone, attempt
+from tests.pipeline.clones import Clone, attempt, instance_of
 
 MODELS = {"base", "binary-1", "sm_iso_update-1"}
 STAGES = {
@@ -29,6 +29,25 @@ STAGES = {
     "evaluate@binary-1",
     "evaluate@sm_iso_update-1",
     "compare",
+    "micro",
+    "arithmetic",
+    "problems",
+    "nearest",
+    "instructions@micro",
+    "chat_tokenizer@micro",
+    "chat_tokens@micro",
+    "dream_base@micro",
+    "finetune@micro-binary-1",
+    "finetune@micro-sm-1",
+    "code_generate_base@micro",
+    "code_generate@micro-binary-1",
+    "code_generate@micro-sm-1",
+    "code_score_nearest",
+    "code_score_base@micro",
+    "code_score@micro-binary-1",
+    "code_score@micro-sm-1",
+    "code_compare",
+    "speed",
     "report",
 }
 
@@ -53,7 +72,12 @@ def test_every_stage_ran_and_every_output_is_there_as_the_lock_says(smoke: Clone
 
 def test_a_run_changes_only_params_the_lock_and_the_metrics_in_git(smoke: Clone) -> None:
     lines = smoke.run("git", "status", "--porcelain", "--untracked-files=all").splitlines()
-    assert {line[3:] for line in lines} <= {"params.yaml", "dvc.lock", "reports/metrics.json"}
+    assert {line[3:] for line in lines} <= {
+        "params.yaml",
+        "dvc.lock",
+        "reports/metrics.json",
+        "reports/code_metrics.json",
+    }
 
 
 def test_nothing_unfinished_is_left_in_the_checkpoint_store(smoke: Clone) -> None:
@@ -69,7 +93,7 @@ def test_a_second_repro_runs_nothing(copy: Clone) -> None:
 def test_manifests_name_their_stage_and_cite_their_own_outputs_as_the_lock_does(smoke: Clone) -> None:
     outputs = made(smoke)
     for stage, manifest in manifests(smoke):
-        assert manifest["stage"] == stage.replace("_base", "@base")
+        assert manifest["stage"] == instance_of(stage)
         cited = {path: out["md5"] for path, out in manifest["outputs"].items()}
         expected = {path for path in smoke.outputs(stage) if not path.endswith("manifest.json")}
         assert cited == {path: outputs[path] for path in expected}
@@ -127,7 +151,9 @@ def test_the_report_is_there_in_both_formats_and_fetches_nothing(smoke: Clone) -
 
 
 def test_dvc_shows_the_metrics_of_every_model(smoke: Clone) -> None:
-    shown = json.loads(smoke.run("dvc", "metrics", "show", "--json"))[""]["data"]["reports/metrics.json"]["data"]
+    files = json.loads(smoke.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert set(files["reports/code_metrics.json"]["data"]["code"]["micro"]) >= {"base", "binary", "sm"}
+    shown = files["reports/metrics.json"]["data"]
     assert shown == json.loads((smoke.root / "reports/metrics.json").read_text(encoding="utf-8"))
     assert set(shown["lm"]) == {"base", "binary", "sm_iso_update"}
     assert set(shown["generation"]) == {"base", "binary", "sm_iso_update", "real text"}
