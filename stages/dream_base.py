@@ -68,6 +68,7 @@ def train_base(context: Context[Params]) -> None:
         seed=params.base.seed,
         p_sm=0.0,
         omega_learning_rate=None,
+        frozen=False,
     )
     if train(context, job, params.compute):
         save_dream(model.to("cpu"), fresh_folder(context.outputs["model"]))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from softmask.backbones.dream import DreamConfig
 from softmask.backbones.dream_flops import head_flops, trunk_flops
-from softmask.backbones.passes import BACKWARD
+from softmask.backbones.passes import BACKWARD, BACKWARD_FROZEN
 from softmask.errors import InputError
 from softmask.training import checkpoints
 from softmask.training.answer_objective import AnswerObjective
@@ -39,6 +39,7 @@ class AnswerJob:
         seed: of data order, noise and dropout.
         p_sm: probability of the two-pass step; 0 for a binary model.
         omega_learning_rate: None for a binary model.
+        frozen: only an adapter is trained.
     """
 
     label: str
@@ -48,6 +49,7 @@ class AnswerJob:
     seed: int
     p_sm: float
     omega_learning_rate: float | None
+    frozen: bool
 
 
 def train(context: Context[Any], job: AnswerJob, compute: ComputeParams) -> bool:
@@ -89,7 +91,7 @@ def train(context: Context[Any], job: AnswerJob, compute: ComputeParams) -> bool
     trainer.best.restore()
     first = bool(trainer.is_world_process_zero())
     if first:
-        spent = costs(job.objective.model.config, collator, training, stream)
+        spent = costs(job.objective.model.config, collator, training, stream, job.frozen)
         write_json(context.outputs["history"], trainer.history)
         write_json(context.outputs["costs"], {**spent, "initial_omegas": initial_omegas, "best": trainer.best.found})
         context.counts.update(spent)
@@ -133,17 +135,18 @@ def _evaluation(context: Context[Any], training: AnswerTrainingParams, chats: Ch
 
 
 def costs(
-    config: DreamConfig, collator: AnswerCollator, training: AnswerTrainingParams, stream: AnswerStream
+    config: DreamConfig, collator: AnswerCollator, training: AnswerTrainingParams, stream: AnswerStream, frozen: bool
 ) -> Mapping[str, int]:
     """What a run took: updates, passes over a micro-batch, tokens without padding, and FLOPs by formula.
 
-    FLOPs take chats of mean length, with the head on half of the mean answer, and a backward through all weights.
+    FLOPs take chats of mean length, with the head on half of the mean answer; further end tokens are left out.
     """
     micro_batches = training.steps * training.accumulation
     sequences = training.batch_size // training.accumulation
     length, answer = stream.mean_length, stream.mean_answer
     forward = sequences * (trunk_flops(config, round(length), round(length)) + head_flops(config, round(answer / 2)))
     forwards = collator.forwards(micro_batches)
-    flops = forward * (forwards + BACKWARD * micro_batches)
+    backward = (BACKWARD_FROZEN if frozen else BACKWARD) + training.gradient_checkpointing
+    flops = forward * (forwards + backward * micro_batches)
     tokens = round(length * sequences * micro_batches)
     return dict(zip(COSTS, (training.steps, forwards, micro_batches, flops, tokens), strict=True))

@@ -2,3 +2,5 @@
 
 BACKWARD = 2
 """A backward pass costs two forwards."""
+BACKWARD_FROZEN = 1
+"""Half of it where nearly all weights are frozen: gradients of activations only."""
