@@ -53,8 +53,8 @@ graph: env ## Bring the code dependencies in dvc.yaml up to date with the import
 test: env ## Run the fast tests (under 10 minutes, the environment included)
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-all: env ## Run all tests (under 40 minutes)
-	@$(BIN)/python -m pytest
+test-all: test ## Run all tests: the fast ones, then the slow ones (under 40 minutes)
+	@$(BIN)/python -m pytest -m slow
 
 lint: env ## Check style, formatting and types, as pre-commit does
 	@$(BIN)/ruff check

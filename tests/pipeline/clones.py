@@ -29,7 +29,7 @@ NOT_DETERMINISTIC = ("speed",)
 
 
 def instance_of(stage: str) -> str:
-    """What a stage of dvc.yaml calls itself: `generate_base` is `generate@base`; a family's, `code_score@micro-base`."""
+    """What a stage of dvc.yaml calls itself: `generate_base` is `generate@base`, or `code_score@micro-base`."""
     name, _, keys = stage.partition("@")
     if stage == "code_score_nearest":
         return "code_score@nearest-train"
