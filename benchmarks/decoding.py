@@ -49,7 +49,7 @@ REPEATS = 3
 
 
 def measure() -> list[Measured]:
-    """All three comparisons; some five minutes on two cores, and 7 GiB of memory."""
+    """All three comparisons: five to ten minutes, and 7 GiB of memory."""
     rows = []
     for part in (mixing, step, caches):
         with torch.no_grad():

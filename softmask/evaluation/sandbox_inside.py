@@ -103,7 +103,7 @@ def main(control: socket.socket) -> None:
             sandbox_walls.enter_namespaces()
             _continue_in_child()
             sandbox_walls.build_root(settings.visible, settings.masked, settings.packages)
-        sys.path += settings.path
+        sys.path += [sandbox_walls.PACKAGES] if settings.isolated else settings.path
         for name in settings.preload:
             builtins.__import__(name)
         if "numpy" in settings.preload:

@@ -28,6 +28,8 @@ _LAST_CAPABILITY = 63
 
 SCRATCH = "/scratch"
 """The one folder that a program may write to; its working folder."""
+PACKAGES = "/packages"
+"""Where a program finds the packages that it may import."""
 _PLACE = "/tmp"
 """A folder that every machine has, on which the new root is put together, out of sight."""
 HOSTILE_ID = 1000
@@ -152,8 +154,9 @@ def build_root(visible: Sequence[str], masked: Sequence[str], packages: Sequence
 
     Args:
         visible: absolute paths of files and folders; symbolic links stay links.
-        masked: folders below them that are to be empty, but for `packages`.
-        packages: paths that are visible, too.
+        masked: folders below them that are to be empty.
+        packages: files and folders that are shown in PACKAGES: an environment may lie in the repository, whose very
+            path is to be unknown.
 
     Raises:
         OSError: a mount is refused.
@@ -172,7 +175,7 @@ def build_root(visible: Sequence[str], masked: Sequence[str], packages: Sequence
     for folder in emptied:
         _mount("tmpfs", str(folder), "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
     for path in packages:
-        _show(path, root)
+        _show(path, root, f"{PACKAGES}/{Path(path).name}")
     for folder in emptied:
         _set_attributes(str(folder), _MOUNT_ATTR_RDONLY)
     _below(root, SCRATCH).mkdir()
@@ -189,9 +192,9 @@ def _below(root: Path, path: str) -> Path:
     return root / path.lstrip("/")
 
 
-def _show(path: str, root: Path) -> None:
-    """Bind a path of the old root, read-only, at the same place of the new one."""
-    source, target = _below(Path("/old"), path), _below(root, path)
+def _show(path: str, root: Path, place: str | None = None) -> None:
+    """Bind a path of the old root, read-only, at a place of the new one; None: at the same."""
+    source, target = _below(Path("/old"), path), _below(root, place or path)
     if target.exists() or target.is_symlink():
         return  # a folder above it is shown
     target.parent.mkdir(parents=True, exist_ok=True)

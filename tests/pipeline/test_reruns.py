@@ -6,6 +6,7 @@ is left out of the way down, because its output is a constant. The slow tests ru
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.repo import Repo
@@ -125,7 +126,29 @@ def test_without_a_change_nothing_would_run(changeable: Clone) -> None:
     assert would_run(changeable) == set()
 
 
-@pytest.mark.parametrize("override", PARAMETERS)
+FAST = {
+    "compute.threads=2",
+    "arms.settings.sm_iso_update.soft_mask.k=2",
+    "sampling.seed=2",
+    "profile=other",
+    "seeds=[1,2]",
+    "code.arms.settings.sm.soft_mask.k=2",
+    "code.scoring.extraction_lines=100",
+    "softmask/training/soft_mask_objective.py",
+    "softmask/decoding/dream_decoder.py",
+    "stages/params/compare.py",
+    "data/texts/mine.txt",
+    "README.md",
+}
+"""Those that `make test` runs; asking DVC takes two seconds each."""
+
+
+def some_slow(cases: dict[str, set[str]]) -> list[Any]:
+    """The cases, all but the FAST ones marked as slow."""
+    return [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize("override", some_slow(PARAMETERS))
 def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, override: str) -> None:
     if override == "profile=other":  # the name alone: to Hydra it would be another file in conf/
         params = changeable.root / "params.yaml"
@@ -137,7 +160,7 @@ def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: 
     assert found == {"check"} | PARAMETERS[override]
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", some_slow(FILES))
 def test_one_file_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, file: str) -> None:
     path = changeable.root / file
     before = path.read_bytes() if path.exists() else None

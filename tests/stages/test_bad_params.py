@@ -108,7 +108,10 @@ def complaint(project: Path, content: bytes | None, capsys: pytest.CaptureFixtur
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     # Keys
-    "an unknown section": ({"bogus": 1}, f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report"),
+    "an unknown section": (
+        {"bogus": 1},
+        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code",
+    ),
     "an unknown key": (
         {"compute.gpus": 2},
         "compute.gpus: unknown key (value 2); expected one of device, threads, ...",
@@ -300,7 +303,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "base.training.batch_size 16 is not a multiple of accumulation 3; expected micro-batches of equal size",
     ),
     "a micro-batch that can't be dealt to the processes": (
-        {"compute.processes": 8, "arms.training.batch_size": 16, "arms.training.accumulation": 4},
+        {
+            "compute.processes": 8,
+            "arms.training.batch_size": 16,
+            "arms.training.accumulation": 4,
+            "code.finetuning.training.accumulation": 1,
+        },
         "arms.training.batch_size 16 with accumulation 4 can't be dealt to compute.processes 8; expected a divisor of "
         "batch_size / accumulation",
     ),
