@@ -495,7 +495,8 @@ def _environment(seed: int) -> dict[str, str]:
 
 
 def _zygote_settings(settings: SandboxSettings) -> ZygoteSettings:
-    libraries = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    base = {"platbase": sys.base_exec_prefix}  # the interpreter's own folder, not that of a virtual environment
+    libraries = {Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib")}
     shown = [folder for folder in _FOLDERS if os.path.lexists(folder)]
     found = [_package(name) for name in settings.importable]
     return ZygoteSettings(
