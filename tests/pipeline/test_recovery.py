@@ -136,7 +136,7 @@ def test_dvc_repro_killed_again_and_again_ends_with_the_lock_of_an_undisturbed_r
         ((point, delay),) = kill_points(stage, 1)
         kill(clone, stage, ["dvc", "repro", "compare"], point, delay)
     clone.repro("compare")
-    assert (clone.root / "dvc.lock").read_bytes() == (long_run.root / "dvc.lock").read_bytes()
+    assert clone.stages() == long_run.stages()  # DVC writes them in the order of completion
     assert clone.unfinished() == []
 
 
