@@ -1,7 +1,7 @@
 """`arms`: the continued trainings that are compared."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 
 from pydantic import Field
@@ -41,6 +41,23 @@ class ArmParams(Section):
         return steps
 
 
+def name_problems(names: Sequence[str], settings: Collection[str], key: str) -> Iterator[str]:
+    """What is wrong with the arms that are to run, one line each.
+
+    Args:
+        names: of the arms.
+        settings: the arms that there are.
+        key: the dotted key of the settings, for the message.
+    """
+    for name in names:
+        if not re.fullmatch(NAME, name) or name == "base":
+            yield f"names {name!r} is no arm's name; expected {PATTERNS[NAME]}, and not 'base'"
+        elif name not in settings:
+            yield f"names {name!r} has no settings; expected a key of {key}: {', '.join(settings)}"
+    if len(set(names)) != len(names):
+        yield f"names {names} has a repeated name; expected each arm once"
+
+
 class ArmTrainingParams(TrainingParams):
     """What all arms share."""
 
@@ -64,11 +81,4 @@ class ArmsParams(Section):
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
-        known = ", ".join(self.settings)
-        for name in self.names:
-            if not re.fullmatch(NAME, name) or name == "base":
-                yield f"names {name!r} is no arm's name; expected {PATTERNS[NAME]}, and not 'base'"
-            elif name not in self.settings:
-                yield f"names {name!r} has no settings; expected a key of arms.settings: {known}"
-        if len(set(self.names)) != len(self.names):
-            yield f"names {self.names} has a repeated name; expected each arm once"
+        yield from name_problems(self.names, self.settings, "arms.settings")

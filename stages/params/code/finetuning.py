@@ -1,6 +1,5 @@
 """`code.finetuning`, `code.arms` and a family's base training: how Dream models are trained on answers."""
 
-import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
@@ -8,10 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from softmask.loss_kinds import Normalisation
-from stages.params.arms import ArmParams
+from stages.params.arms import ArmParams, name_problems
 from stages.params.section import Section, Seed
 from stages.params.training import RunParams
-from stages.params.wording import NAME, PATTERNS
 
 
 class Schedule(StrEnum):
@@ -103,11 +101,4 @@ class CodeArmsParams(Section):
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
-        known = ", ".join(self.settings)
-        for name in self.names:
-            if not re.fullmatch(NAME, name) or name == "base":
-                yield f"names {name!r} is no arm's name; expected {PATTERNS[NAME]}, and not 'base'"
-            elif name not in self.settings:
-                yield f"names {name!r} has no settings; expected a key of code.arms.settings: {known}"
-        if len(set(self.names)) != len(self.names):
-            yield f"names {self.names} has a repeated name; expected each arm once"
+        yield from name_problems(self.names, self.settings, "code.arms.settings")
