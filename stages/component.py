@@ -5,6 +5,7 @@ dvc.yaml must agree; a test compares them.
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import platform
@@ -152,6 +153,8 @@ class Stage(Generic[P]):
 
 def run_command(command: Callable[[], None]) -> None:
     """Run a command line's body; a user's mistake is one plain message and exit code 2, Ctrl-C is 130."""
+    gc.freeze()  # the imported modules: no later collection, nor that of the interpreter's end, walks them
+    gc.set_threshold(700, 10, 10)
     try:
         command()
     except InputError as error:

@@ -37,8 +37,8 @@ LONG_CODE = (
 CODE_WORK = {
     "dream_base@micro": (4, 40, 4),
     f"finetune@{CODE}": (3, 30, 3),
-    f"code_generate@{CODE}": (2, 28, 1),
-    f"code_score@{CODE}": (2, 20, 1),
+    f"code_generate@{CODE}": (2, 16, 1),
+    f"code_score@{CODE}": (2, 16, 1),
 }
 SM = "sm_iso_update-1"
 WORK = {
