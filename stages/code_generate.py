@@ -179,8 +179,8 @@ class Answering:
 
 def asked(task: TaskParams, problem: Problem) -> tuple[str, str]:
     """The user's message, and how the answer begins."""
-    texts = {"request": problem.request, "prompt": problem.prompt or ""}
-    return fill_template(task.instruction, **texts), fill_template(task.prefill, **texts)
+    texts = problem.texts()
+    return fill_template(task.instruction, texts), fill_template(task.prefill, texts)
 
 
 def answer_seed(seed: int, item: Decode, task_id: str) -> int:

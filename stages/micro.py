@@ -54,7 +54,7 @@ def _record(name: str, number: int, problem: MicroProblem) -> dict[str, Any]:
         request=problem.request,
         prompt=problem.prompt,
         entry_point=problem.entry_point,
-        canonical_solution=problem.solution,
+        canonical_solution=problem.taught if name == "micro_train" else problem.solution,
         base_input=_encoded(problem.examples.base),
         plus_input=_encoded(problem.examples.plus),
         structure=problem.structure,

@@ -1,5 +1,6 @@
 """The record of a problem: EvalPlus's fields, the expected outputs, and what maths problems need. Scores nothing."""
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -56,6 +57,25 @@ class Problem(BaseModel):
     def reference(self) -> str:
         """The reference solution as a whole program."""
         return self.prompt + self.canonical_solution
+
+    @property
+    def signature(self) -> str:
+        """`prompt` without the docstring of the function that is asked for, where that has lines of its own."""
+        try:
+            tree = ast.parse(f"{self.prompt}\n    pass\n")
+        except SyntaxError:  # no function's beginning
+            return self.prompt
+        lines = self.prompt.splitlines(keepends=True)
+        for node in ast.walk(tree):
+            match node:
+                case ast.FunctionDef(name=self.entry_point, body=[ast.Expr(ast.Constant(str())) as doc, *_]):
+                    if doc.end_lineno is not None and not lines[doc.lineno - 1][: doc.col_offset].strip():
+                        return "".join(lines[: doc.lineno - 1] + lines[doc.end_lineno :])
+        return self.prompt
+
+    def texts(self) -> dict[str, str]:
+        """What a template's placeholders stand for."""
+        return {"request": self.request, "prompt": self.prompt, "signature": self.signature}
 
     def record(self) -> dict[str, Any]:
         """What is written: without the fields that are null."""

@@ -17,7 +17,7 @@ from itertools import product
 
 from softmask.micro.examples import Examples, examples_for
 from softmask.micro.operations import OPERATIONS, Kind, Slot
-from softmask.micro.structures import Behaviour, Structure, behaviour, choose, filled
+from softmask.micro.structures import Behaviour, Structure, Style, behaviour, choose, filled
 from softmask.micro.words import ARGUMENTS, COMPOSED, CONSTANTS, FUNCTIONS, RESULT, SENTENCES, Pool, split
 
 _PATIENCE = 200
@@ -81,7 +81,9 @@ class MicroProblem:
         arguments: names of its arguments.
         takes: their kinds.
         prompt: signature and docstring.
-        solution: the reference, a whole function without docstring: what a model is taught.
+        solution: the reference, a whole function without docstring.
+        taught: the same in a drawn style: what a model learns. That one problem has several right answers, whose parts
+            don't mix, is what makes decoding many tokens at once hard.
         examples: arguments of the calls that it is tested with.
     """
 
@@ -92,6 +94,7 @@ class MicroProblem:
     takes: tuple[Kind, ...]
     prompt: str
     solution: str
+    taught: str
     examples: Examples
 
     @cached_property
@@ -356,6 +359,7 @@ class _Maker:
             takes=structure.takes,
             prompt=f'def {signature}:\n    """{_quoted(told)}"""\n',
             solution=structure.solution(entry_point, arguments, constants),
+            taught=structure.solution(entry_point, arguments, constants, Style.drawn(choice)),
             examples=examples,
         )
 

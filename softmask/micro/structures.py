@@ -6,6 +6,7 @@ names and no sentences' wording.
 
 import builtins
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +14,7 @@ from textwrap import indent
 from typing import Any
 
 from softmask.micro.operations import OPERATIONS, Kind, Operation, Slot
-from softmask.micro.words import CONSTANTS
+from softmask.micro.words import COLLECTED, CONSTANTS, RESULTS
 
 _ENTRY = "f"
 _ARGUMENTS = ("x", "y")
@@ -22,6 +23,31 @@ _DRAWS = 8
 
 Behaviour = tuple[str, ...]
 """Results as text."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a solution is written. The defaults are those of references.
+
+    Args:
+        collected: name of what a loop collects.
+        result: name of a first operation's result.
+    """
+
+    collected: str = COLLECTED[0]
+    result: str = RESULTS[0]
+
+    @classmethod
+    def drawn(cls, choice: random.Random) -> "Style":
+        """Any style."""
+        return cls(choice.choice(COLLECTED), choice.choice(RESULTS))
+
+    def written(self, code: str) -> str:
+        """An operation's code, its placeholders not yet filled, with this style's names."""
+        return re.sub(rf"\b{COLLECTED[0]}\b", self.collected, code)
+
+
+REFERENCE = Style()
 
 
 @dataclass(frozen=True)
@@ -55,20 +81,23 @@ class Structure:
         """The operations in the order in which they are done."""
         return (self.outer,) if self.inner is None else (self.inner, self.outer)
 
-    def solution(self, entry_point: str, arguments: Sequence[str], constants: Sequence[str]) -> str:
-        """The reference solution: a whole function.
+    def solution(
+        self, entry_point: str, arguments: Sequence[str], constants: Sequence[str], style: Style = REFERENCE
+    ) -> str:
+        """A solution, by default the reference: a whole function.
 
         Args:
             entry_point: its name.
             arguments: names of its arguments.
             constants: as they stand in the code.
+            style: how it is written.
         """
         lines, given = "", tuple(arguments)
         if self.inner is not None:
             taken = len(self.inner.slots)
-            lines = f"r = {filled(self.inner.code, given, constants[:taken])}\n"
-            given, constants = ("r",), constants[taken:]
-        code = filled(self.outer.code, given, constants)
+            lines = f"{style.result} = {filled(style.written(self.inner.code), given, constants[:taken])}\n"
+            given, constants = (style.result,), constants[taken:]
+        code = filled(style.written(self.outer.code), given, constants)
         lines += f"return {code}" if self.outer.is_expression else code
         return f"def {entry_point}({', '.join(arguments)}):\n{indent(lines, '    ')}"
 

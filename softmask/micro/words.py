@@ -44,6 +44,10 @@ COMPOSED = (
 )
 """For two operations; `{what}` is said of RESULT."""
 RESULT = "the result"
+COLLECTED = ("out", "acc")
+"""What a solution calls what its loop collects; the first name is that of references."""
+RESULTS = ("r", "t")
+"""What it calls the result of a first operation."""
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,9 @@ class MicroChats:
 
 
 def _asked(problem: Problem, template: ChatTemplateParams) -> Chat:
-    asked, prefill = (
-        fill_template(text, request=problem.request, prompt=problem.prompt)
-        for text in (template.instruction, template.prefill)
-    )
-    answer = prefill + problem.canonical_solution
+    texts, solution = problem.texts(), problem.canonical_solution
+    asked, prefill = (fill_template(text, texts) for text in (template.instruction, template.prefill))
+    answer = solution if solution.startswith(prefill) else prefill + solution
     return Chat(
         problem.task_id,
         ({"role": Role.USER, "content": asked}, {"role": Role.ASSISTANT, "content": answer}),

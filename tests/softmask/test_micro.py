@@ -18,8 +18,8 @@ import pytest
 from softmask.micro.examples import mutants
 from softmask.micro.generate import HeldOut, MicroProblem, MicroSets, Recipe, generate, longest_request
 from softmask.micro.operations import OPERATIONS, Kind, Operation, Slot
-from softmask.micro.structures import Structure, candidates, constants_of, function_of
-from softmask.micro.words import ARGUMENTS, split
+from softmask.micro.structures import Structure, behaviour, candidates, constants_of, function_of
+from softmask.micro.words import ARGUMENTS, COLLECTED, RESULTS, split
 
 RECIPE = Recipe(
     seed=1,
@@ -159,7 +159,21 @@ def test_requests_name_the_function_the_arguments_and_every_constant() -> None:
 def test_argument_names_are_no_words_of_the_code() -> None:
     words = {word for operation in OPERATIONS for word in tokenize_words(operation.code)}
     assert not words & {name for names in ARGUMENTS.values() for name in names} - {"x", "y"}
-    assert not {"v", "r", "out"} & {name for names in ARGUMENTS.values() for name in names}
+    local = {*COLLECTED, *RESULTS}
+    assert not local & {name for names in ARGUMENTS.values() for name in names}
+    assert not local & words - {"out"}
+
+
+def test_what_is_taught_is_the_reference_in_other_styles() -> None:
+    problems = made().train
+    assert any("acc" in problem.taught for problem in problems) and any(
+        "t = " in problem.taught for problem in problems
+    )
+    for problem in problems[:100]:
+        right, taught = (
+            behaviour(text, problem.entry_point, problem.takes) for text in (problem.solution, problem.taught)
+        )
+        assert right == taught
 
 
 def test_no_request_has_more_words_than_its_structure_may_have() -> None:

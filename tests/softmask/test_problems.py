@@ -82,3 +82,24 @@ def test_a_file_that_is_missing_empty_or_no_text_is_named(tmp_path: Path) -> Non
         read_problems(tmp_path / "a.jsonl")
     with pytest.raises(InputError, match="can't be read"):
         read_problems(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "signature"),
+    [
+        ('def f(x):\n    """Return x."""\n', "def f(x):\n"),
+        ('import math\n\n\ndef g():\n    """Help."""\n    return 1\n\n\ndef f(x):\n    """Two\n    lines."""\n',
+         'import math\n\n\ndef g():\n    """Help."""\n    return 1\n\n\ndef f(x):\n'),
+        ("def f(x):\n", "def f(x):\n"),
+        ('def f(x): """Return x."""\n', 'def f(x): """Return x."""\n'),
+        ('"""\nWrite a function.\n"""\n', '"""\nWrite a function.\n"""\n'),
+        ("def f(x)", "def f(x)"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_signature_is_the_prompt_without_the_function_s_docstring(prompt: str, signature: str) -> None:
+    problem = Problem(
+        set="s", task_id="s/1", kind="code", request="Do it.", prompt=prompt, entry_point="f", base_input=[[1]]
+    )
+    assert problem.signature == signature
+    assert problem.texts() == {"request": "Do it.", "prompt": prompt, "signature": signature}

@@ -138,8 +138,14 @@ def test_chance_has_no_confidence() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"instruction": "Write a function."}, "instruction has neither {request} nor {prompt}"),
-        ({"instruction": "{question}{request}"}, "instruction has {question}; expected {request} or {prompt}"),
+        (
+            {"instruction": "Write a function."},
+            "instruction has no placeholder; expected {request}, {prompt} or {signature}",
+        ),
+        (
+            {"instruction": "{question}{request}"},
+            "instruction has {question}; expected {request}, {prompt} or {signature}",
+        ),
         ({"prefill": "def {name}"}, "prefill has {name}"),
     ],
 )
@@ -157,7 +163,7 @@ def test_every_problem_set_needs_a_task_and_a_cell() -> None:
 
 @given(request=st.text(), prompt=st.text())
 def test_braces_in_a_problem_stay_as_they_are(request: str, prompt: str) -> None:
-    filled = fill_template("a {request} b {prompt} {c}", request=request, prompt=prompt)
+    filled = fill_template("a {request} b {prompt} {c}", {"request": request, "prompt": prompt})
     assert filled == "a " + request + " b " + prompt + " {c}"
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
-from softmask.evaluation.prompts import PLACEHOLDERS, fields_of
+from softmask.evaluation.prompts import PLACEHOLDERS, fields_of, listed
 from softmask.feedback_kinds import OmegaSchedule
 from stages.params.section import Section, Seed
 
@@ -18,17 +18,17 @@ class TaskParams(Section):
     response_length: int = Field(ge=1, le=32768)
     """Tokens of a response, all masked at first."""
     instruction: str = Field(min_length=1)
-    """The user's message; {request} and {prompt} stand for the problem's."""
+    """The user's message; {request}, {prompt} and {signature} stand for the problem's."""
     prefill: str
-    """How the answer begins, given to the model and not counted as response; {request} and {prompt} as above."""
+    """How the answer begins, given to the model and not counted as response; with the same placeholders."""
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
         if not set(fields_of(self.instruction)) & set(PLACEHOLDERS):
-            yield "instruction has neither {request} nor {prompt}; expected one of them, or every problem is the same"
+            yield f"instruction has no placeholder; expected {listed()}, or every problem is the same"
         for name, template in (("instruction", self.instruction), ("prefill", self.prefill)):
             for unknown in sorted(set(fields_of(template)) - set(PLACEHOLDERS)):
-                yield f"{name} has {{{unknown}}}; expected {{request}} or {{prompt}}"
+                yield f"{name} has {{{unknown}}}; expected {listed()}"
 
 
 class CellParams(Section):

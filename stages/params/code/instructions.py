@@ -36,9 +36,9 @@ class ChatTemplateParams(Section):
     """How a problem is asked; the same as in code.generation.tasks."""
 
     instruction: Text
-    """The user's message; {request} and {prompt} stand for the problem's."""
+    """The user's message; {request}, {prompt} and {signature} stand for the problem's."""
     prefill: str
-    """How the answer begins. It is part of the prompt, and nothing is learnt on it; {request} and {prompt} as above."""
+    """How the answer begins. It is part of the prompt, and nothing is learnt on it; with the same placeholders."""
 
 
 class ArithmeticChatsParams(ChatTemplateParams):
