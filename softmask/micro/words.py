@@ -23,7 +23,8 @@ ARGUMENTS: Mapping[Kind, tuple[str, ...]] = {
 }
 """None of these is a word that the operations' code uses: v, out, r and Python's own."""
 CONSTANTS: Mapping[Slot, tuple[str, ...]] = {
-    Slot.NUMBER: tuple(map(str, range(2, 21))),
+    # of two digits each: a small model that copies them needn't know how many there are
+    Slot.NUMBER: tuple(map(str, range(10, 30))),
     Slot.COUNT: tuple(map(str, range(2, 8))),
     Slot.LETTER: tuple("aeiostrn"),
     Slot.SNIPPET: ("-", "!", "ab", "x", "ok", "#", "py", "zz"),
