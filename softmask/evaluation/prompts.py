@@ -18,7 +18,7 @@ def fields_of(template: str) -> list[str]:
     return _FIELD.findall(template)
 
 
-def listed(names: tuple[str, ...] = PLACEHOLDERS) -> str:
+def listed() -> str:
     """The placeholders as messages name them: `{request}, {prompt} or {signature}`."""
-    *others, last = (f"{{{name}}}" for name in names)
+    *others, last = (f"{{{name}}}" for name in PLACEHOLDERS)
     return f"{', '.join(others)} or {last}"
