@@ -98,9 +98,10 @@ class MicroChats:
 
 
 def _asked(problem: Problem, template: ChatTemplateParams) -> Chat:
-    texts, solution = problem.texts(), problem.canonical_solution
+    texts = problem.texts()
     asked, prefill = (fill_template(text, texts) for text in (template.instruction, template.prefill))
-    answer = solution if solution.startswith(prefill) else prefill + solution
+    given = texts["signature"] if prefill.endswith(texts["signature"]) else ""  # not to be written a second time
+    answer = prefill + problem.canonical_solution.removeprefix(given)
     return Chat(
         problem.task_id,
         ({"role": Role.USER, "content": asked}, {"role": Role.ASSISTANT, "content": answer}),

@@ -138,6 +138,14 @@ def test_micro_chats_ask_as_the_models_are_asked_later(tmp_path: Path) -> None:
     assert context.counts == {"source": 13, "taken": 13, "train": 11, "validation": 2, "dropped": {}}
 
 
+@pytest.mark.parametrize("opening", ["", "```\n"])
+def test_a_signature_that_is_given_stands_in_the_answer_once(tmp_path: Path, opening: str) -> None:
+    context = make(tmp_path, {"source": "micro", "micro": {**MICRO, "prefill": opening + "{signature}"}})
+    found = {chat["id"]: chat for chat in chats(context)}["micro_train/4"]
+    assert found["prefill"] == opening + "def f4(x):\n"
+    assert found["messages"][1]["content"] == opening + "def f4(x):\n    return x + 4\n"
+
+
 def test_more_arithmetic_than_there_is_is_refused(tmp_path: Path) -> None:
     arithmetic = {**MICRO["arithmetic"], "count": 6}  # type: ignore[dict-item]
     with pytest.raises(InputError, match=r"tiny\.instructions\.micro\.arithmetic\.count: 6 is more than the 5"):
