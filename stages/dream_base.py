@@ -68,6 +68,7 @@ def train_base(context: Context[Params]) -> None:
         seed=params.base.seed,
         p_sm=0.0,
         omega_learning_rate=None,
+        muon_learning_rate=training.muon_learning_rate,
         frozen=False,
     )
     if train(context, job, params.compute):

@@ -39,6 +39,7 @@ class AnswerJob:
         seed: of data order, noise and dropout.
         p_sm: probability of the two-pass step; 0 for a binary model.
         omega_learning_rate: None for a binary model.
+        muon_learning_rate: of the layers' matrices; None: AdamW trains everything.
         frozen: only an adapter is trained.
     """
 
@@ -49,6 +50,7 @@ class AnswerJob:
     seed: int
     p_sm: float
     omega_learning_rate: float | None
+    muon_learning_rate: float | None
     frozen: bool
 
 
@@ -81,6 +83,7 @@ def train(context: Context[Any], job: AnswerJob, compute: ComputeParams) -> bool
         data_collator=collator,
         identity=context.checkpoints.key,
         omega_learning_rate=job.omega_learning_rate,
+        muon_learning_rate=job.muon_learning_rate,
         evaluation=_evaluation(context, training, chats),
         evaluate_every=training.evaluate_every,
         callbacks=callbacks,

@@ -55,6 +55,7 @@ def run(context: Context[Params]) -> None:
         seed=seed,
         p_sm=0.0 if settings is None else settings.p_sm,
         omega_learning_rate=None if settings is None else settings.omega_learning_rate,
+        muon_learning_rate=None,
         frozen=True,
     )
     if train(context, job, params.compute):

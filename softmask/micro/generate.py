@@ -1,8 +1,8 @@
 """A generator of small Python problems: requests in English, reference solutions, tests, and two held-out sets.
 
 A pure function of its recipe; knows no files and no model. `iid` asks for known structures with constants that training
-doesn't show with them, and some numbers, names and wordings that it never shows; `new` asks for structures that
-training doesn't have.
+doesn't show with them, and some names and wordings that it never shows; `new` asks for structures that training
+doesn't have.
 """
 
 import ast
@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
-from itertools import product
 
 from softmask.micro.examples import Examples, examples_for
 from softmask.micro.operations import OPERATIONS, Kind, Slot
-from softmask.micro.structures import Behaviour, Structure, Style, behaviour, choose, filled
+from softmask.micro.structures import FORMS, Behaviour, Structure, behaviour, choose, constants_of, filled
 from softmask.micro.words import ARGUMENTS, COMPOSED, CONSTANTS, FUNCTIONS, RESULT, SENTENCES, Pool, split
 
 _PATIENCE = 200
@@ -29,17 +28,14 @@ class HeldOut:
     """Shares of the pools that training never shows, and how often `iid` draws from them.
 
     Args:
-        constants: share of the numbers.
-        combinations: share of each structure's choices of other constants.
+        constants: share of each structure's choices of constants.
         names: share of the functions' names.
         wordings: share of each operation's phrases, and of the sentences around them.
-        drawn: probability that a problem of `iid` takes held-out constants, names or wordings, each for itself. One
-            without constants takes names or wordings in any case; one with constants takes those, or a held-out
-            combination of others.
+        drawn: probability that a problem of `iid` takes held-out names or wordings, each for itself. One with constants
+            takes a held-out choice of them in any case, one without takes names or wordings.
     """
 
     constants: float
-    combinations: float
     names: float
     wordings: float
     drawn: float
@@ -82,8 +78,8 @@ class MicroProblem:
         takes: their kinds.
         prompt: signature and docstring.
         solution: the reference, a whole function without docstring.
-        taught: the same in a drawn style: what a model learns. That one problem has several right answers, whose parts
-            don't mix, is what makes decoding many tokens at once hard.
+        taught: it or another way to write it: what a model learns. That one problem has several right answers, whose
+            parts don't mix, is what makes decoding many tokens at once hard.
         examples: arguments of the calls that it is tested with.
     """
 
@@ -196,8 +192,8 @@ def generate(recipe: Recipe, train: int, iid: int, new: int) -> MicroSets:
     )
 
 
-class _Combinations(StrEnum):
-    """Which choices of constants a problem may have."""
+class _Constants(StrEnum):
+    """Which choices of constants a problem of a structure may have."""
 
     KNOWN = "known"
     HELD = "held"
@@ -208,14 +204,13 @@ class _Combinations(StrEnum):
 class _Held:
     """Which pools a problem draws its held-out values from."""
 
-    constants: bool = False
     names: bool = False
     wordings: bool = False
-    combinations: _Combinations = _Combinations.ANY
+    constants: _Constants = _Constants.ANY
 
 
 def _as_in_training(structure: Structure, choice: random.Random) -> _Held:
-    return _Held(combinations=_Combinations.KNOWN)
+    return _Held(constants=_Constants.KNOWN)
 
 
 def _nothing_held(structure: Structure, choice: random.Random) -> _Held:
@@ -273,15 +268,11 @@ class _Maker:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe, held = recipe, recipe.held_out
         choice = random.Random(f"{recipe.seed} pools")
-        # held out are names and numbers that are put together from known words and digits: a model that is trained
-        # here from scratch can't write a word that it has never seen
+        # held out are names that are put together from known words, and choices of known constants: a model that is
+        # trained here from scratch can't write a word that it has never seen
         self._functions = split(FUNCTIONS, held.names, choice)
         self._arguments = {kind: Pool(names, ()) for kind, names in ARGUMENTS.items()}
-        self._constants = {
-            slot: split(values, held.constants, choice) if slot is Slot.NUMBER else Pool(values, ())
-            for slot, values in CONSTANTS.items()
-        }
-        self._combinations: dict[str, frozenset[tuple[str, ...]]] = {}
+        self._held_constants: dict[str, frozenset[tuple[str, ...]]] = {}
         self._sentences = {
             1: split(SENTENCES, held.wordings, choice),
             2: split(COMPOSED, held.wordings, choice),
@@ -319,28 +310,23 @@ class _Maker:
         """Constants that training hasn't with the structure; without any, names or wordings that it never shows."""
         chance = self._recipe.held_out.drawn
         while True:
-            constants, names, wordings = (choice.random() < chance for _ in range(3))
-            if structure.slots:
-                constants = constants and Slot.NUMBER in structure.slots
-                combinations = _Combinations.ANY if constants else _Combinations.HELD
-                return _Held(constants, names, wordings, combinations)
-            if names or wordings:
-                return _Held(False, names, wordings)
+            names, wordings = (choice.random() < chance for _ in range(2))
+            if structure.slots or names or wordings:
+                return _Held(names, wordings, _Constants.HELD if structure.slots else _Constants.ANY)
 
     def _is_held(self, structure: Structure, constants: tuple[str, ...]) -> bool:
         """Whether training may not have these constants in this structure, though it has each of them."""
-        if structure.name not in self._combinations:
-            known = [self._constants[slot].known for slot in structure.slots]
+        if structure.name not in self._held_constants:
             choice = random.Random(f"{self._recipe.seed} {structure.name}")
-            combinations = split(list(product(*known)), self._recipe.held_out.combinations, choice)
-            self._combinations[structure.name] = frozenset(combinations.held)
-        return constants in self._combinations[structure.name]
+            choices = split(list(constants_of(structure.slots)), self._recipe.held_out.constants, choice)
+            self._held_constants[structure.name] = frozenset(choices.held)
+        return constants in self._held_constants[structure.name]
 
     def _draw(self, structure: Structure, held: _Held, choice: random.Random) -> MicroProblem | None:
         """A problem; None if its constants don't fit together or aren't wanted."""
-        constants = tuple(self._constants[slot].draw(choice, held.constants) for slot in structure.slots)
-        wanted = held.combinations
-        if wanted is not _Combinations.ANY and self._is_held(structure, constants) != (wanted is _Combinations.HELD):
+        constants = tuple(choice.choice(CONSTANTS[slot]) for slot in structure.slots)
+        wanted = held.constants
+        if wanted is not _Constants.ANY and self._is_held(structure, constants) != (wanted is _Constants.HELD):
             return None
         examples = _examples(structure, constants, self._recipe.base_inputs, self._recipe.plus_inputs)
         if examples is None:
@@ -359,7 +345,7 @@ class _Maker:
             takes=structure.takes,
             prompt=f'def {signature}:\n    """{_quoted(told)}"""\n',
             solution=structure.solution(entry_point, arguments, constants),
-            taught=structure.solution(entry_point, arguments, constants, Style.drawn(choice)),
+            taught=structure.solution(entry_point, arguments, constants, choice.randrange(FORMS)),
             examples=examples,
         )
 

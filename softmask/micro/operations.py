@@ -41,6 +41,7 @@ class Operation:
         code: an expression, or statements that return; constants are {c} and {d}.
         phrases: noun phrases that say what it gives. Each says the same.
         slots: what its constants are drawn from, in the order c, d.
+        also: other code that does the same: one may be taught in place of `code`.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Operation:
     code: str
     phrases: tuple[str, ...]
     slots: tuple[Slot, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """All code that does it."""
+        return (self.code, *self.also)
 
     @property
     def is_expression(self) -> bool:
@@ -129,6 +136,7 @@ _ARITHMETIC = (
             "the absolute difference between {x} and {c}",
         ),
         _NUMBER,
+        also=("abs({c} - {x})",),
     ),
     Operation(
         "larger",
@@ -142,6 +150,7 @@ _ARITHMETIC = (
             "the larger number of {x} and {c}",
         ),
         _NUMBER,
+        also=("max({c}, {x})",),
     ),
     Operation(
         "smaller",
@@ -155,6 +164,7 @@ _ARITHMETIC = (
             "the smaller number of {x} and {c}",
         ),
         _NUMBER,
+        also=("min({c}, {x})",),
     ),
     Operation(
         "sum_of_two",
@@ -198,6 +208,7 @@ _CONDITIONS = (
             "True if {x} is greater than {c}, else False",
         ),
         _NUMBER,
+        also=("{c} < {x}",),
     ),
     Operation(
         "at_least",
@@ -250,6 +261,7 @@ _CONDITIONS = (
             '"high" if {x} is above {c}, otherwise "low"',
         ),
         _NUMBER,
+        also=('if {x} <= {c}:\n    return "low"\nreturn "high"',),
     ),
     Operation(
         "step",
@@ -263,6 +275,7 @@ _CONDITIONS = (
             "{x} increased by {d} if {x} is less than {c}, else {x} decreased by {d}",
         ),
         (Slot.NUMBER, Slot.NUMBER),
+        also=("if {x} >= {c}:\n    return {x} - {d}\nreturn {x} + {d}",),
     ),
     Operation(
         "halve_even",
@@ -276,6 +289,7 @@ _CONDITIONS = (
             "half of {x} when {x} is even, else {x} times {c}",
         ),
         _NUMBER,
+        also=("if {x} % 2 == 1:\n    return {x} * {c}\nreturn {x} // 2",),
     ),
 )
 
@@ -502,6 +516,7 @@ _NUMBERS = (
             "{x} with {c} added to every number",
         ),
         _NUMBER,
+        also=("[{c} + v for v in {x}]",),
     ),
     Operation(
         "multiply_each",
@@ -515,6 +530,7 @@ _NUMBERS = (
             "{x} with every number multiplied by {c}",
         ),
         _NUMBER,
+        also=("[{c} * v for v in {x}]",),
     ),
     Operation(
         "keep_above",

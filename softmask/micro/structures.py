@@ -5,8 +5,8 @@ names and no sentences' wording.
 """
 
 import builtins
+import math
 import random
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,40 +14,19 @@ from textwrap import indent
 from typing import Any
 
 from softmask.micro.operations import OPERATIONS, Kind, Operation, Slot
-from softmask.micro.words import COLLECTED, CONSTANTS, RESULTS
+from softmask.micro.words import CONSTANTS
 
 _ENTRY = "f"
 _ARGUMENTS = ("x", "y")
+_RESULT = "r"
+"""What a solution calls the result of its first operation."""
+FORMS = math.lcm(*(len(operation.codes) for operation in OPERATIONS))
+"""Ways to write a solution."""
 _DRAWS = 8
 """Choices of constants for each of which a pair of operations has to do something of its own."""
 
 Behaviour = tuple[str, ...]
 """Results as text."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a solution is written. The defaults are those of references.
-
-    Args:
-        collected: name of what a loop collects.
-        result: name of a first operation's result.
-    """
-
-    collected: str = COLLECTED[0]
-    result: str = RESULTS[0]
-
-    @classmethod
-    def drawn(cls, choice: random.Random) -> "Style":
-        """Any style."""
-        return cls(choice.choice(COLLECTED), choice.choice(RESULTS))
-
-    def written(self, code: str) -> str:
-        """An operation's code, its placeholders not yet filled, with this style's names."""
-        return re.sub(rf"\b{COLLECTED[0]}\b", self.collected, code)
-
-
-REFERENCE = Style()
 
 
 @dataclass(frozen=True)
@@ -81,23 +60,21 @@ class Structure:
         """The operations in the order in which they are done."""
         return (self.outer,) if self.inner is None else (self.inner, self.outer)
 
-    def solution(
-        self, entry_point: str, arguments: Sequence[str], constants: Sequence[str], style: Style = REFERENCE
-    ) -> str:
+    def solution(self, entry_point: str, arguments: Sequence[str], constants: Sequence[str], form: int = 0) -> str:
         """A solution, by default the reference: a whole function.
 
         Args:
             entry_point: its name.
             arguments: names of its arguments.
             constants: as they stand in the code.
-            style: how it is written.
+            form: which of its codes an operation has, counted round; by default the first.
         """
         lines, given = "", tuple(arguments)
         if self.inner is not None:
             taken = len(self.inner.slots)
-            lines = f"{style.result} = {filled(style.written(self.inner.code), given, constants[:taken])}\n"
-            given, constants = (style.result,), constants[taken:]
-        code = filled(style.written(self.outer.code), given, constants)
+            lines = f"{_RESULT} = {filled(_code(self.inner, form), given, constants[:taken])}\n"
+            given, constants = (_RESULT,), constants[taken:]
+        code = filled(_code(self.outer, form), given, constants)
         lines += f"return {code}" if self.outer.is_expression else code
         return f"def {entry_point}({', '.join(arguments)}):\n{indent(lines, '    ')}"
 
@@ -118,6 +95,10 @@ class Structures:
 def filled(template: str, arguments: Sequence[str], constants: Sequence[str]) -> str:
     """An operation's code or phrase with its arguments' names and its constants."""
     return template.format(**dict(zip("xy", arguments, strict=False)), **dict(zip("cd", constants, strict=False)))
+
+
+def _code(operation: Operation, form: int) -> str:
+    return operation.codes[form % len(operation.codes)]
 
 
 def function_of(solution: str, entry_point: str) -> Callable[..., Any]:
@@ -215,7 +196,7 @@ def _result(function: Callable[..., Any], values: Iterable[Any]) -> str:
 
 _BATTERY: Mapping[Kind, tuple[Any, ...]] = {
     Kind.INT: (-9, -1, 0, 1, 3, 7, 8, 12, 17, 19, 25, 40),
-    Kind.TEXT: ("", "a", "Rain", "a-b ok!", "stone tree", "oooo aa nn", "py zz #x", "the sailors arrive at noon"),
+    Kind.TEXT: ("", "a", "Rain", "a-b ok!", "stone tree", "oooo aa nn", "BaD py", "the sailors arrive at noon"),
     Kind.INTS: ([], [4], [3, 9, 1], [20, -2, 7, 7], [12, 5, 18, 11, 2, 6], [-8, -3], [15, 10, 15, 14, 13, 19, 21]),
     Kind.WORDS: ([], ["a"], ["tree", "on", "stone"], ["ab", "cd", "a-b"], ["sailors", "at", "noon", "arrive", "here"]),
 }

@@ -23,11 +23,11 @@ ARGUMENTS: Mapping[Kind, tuple[str, ...]] = {
 }
 """None of these is a word that the operations' code uses: v, out, r and Python's own."""
 CONSTANTS: Mapping[Slot, tuple[str, ...]] = {
-    # of two digits each: a small model that copies them needn't know how many there are
-    Slot.NUMBER: tuple(map(str, range(10, 30))),
-    Slot.COUNT: tuple(map(str, range(2, 8))),
+    # one token each: a small model learns soon to copy them
+    Slot.NUMBER: tuple(map(str, range(2, 10))),
+    Slot.COUNT: tuple(map(str, range(2, 10))),
     Slot.LETTER: tuple("aeiostrn"),
-    Slot.SNIPPET: ("-", "!", "ab", "x", "ok", "#", "py", "zz"),
+    Slot.SNIPPET: tuple("BDFGHKMX"),
 }
 SENTENCES = (
     "Write a function {signature} that returns {what}.",
@@ -45,10 +45,6 @@ COMPOSED = (
 )
 """For two operations; `{what}` is said of RESULT."""
 RESULT = "the result"
-COLLECTED = ("out", "acc")
-"""What a solution calls what its loop collects; the first name is that of references."""
-RESULTS = ("r", "t")
-"""What it calls the result of a first operation."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import AnswerBatch
 from softmask.training.lam_measures import entropy_of, lam_measures
+from softmask.training.muon import MuonAdamW, split_parameters
 from softmask.training.resumable import ResumableTrainer
 
 LOSS = "eval_loss"
@@ -62,6 +63,7 @@ class AnswerTrainer(ResumableTrainer):
         objective: holds model and soft mask, and gives the loss.
         args, train_dataset, data_collator, identity, on_checkpoint, callbacks: as in `ResumableTrainer`.
         omega_learning_rate: None for a binary model.
+        muon_learning_rate: of the layers' matrices; None: AdamW trains them as everything else.
         evaluation: fixed batches.
         evaluate_every: steps; the last step is always evaluated.
     """
@@ -75,12 +77,13 @@ class AnswerTrainer(ResumableTrainer):
         data_collator: Callable[[list[Any]], Any],
         identity: str,
         omega_learning_rate: float | None,
+        muon_learning_rate: float | None,
         evaluation: Sequence[AnswerBatch],
         evaluate_every: int,
         callbacks: list[TrainerCallback],
         on_checkpoint: Callable[[Path], None] | None = None,
     ) -> None:
-        self._objective, self._omega_lr = objective, omega_learning_rate
+        self._objective, self._omega_lr, self._muon_lr = objective, omega_learning_rate, muon_learning_rate
         self._evaluation = evaluation
         self.best = Best(objective)
         super().__init__(
@@ -95,18 +98,30 @@ class AnswerTrainer(ResumableTrainer):
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with the omegas in a group of their own."""
+        """AdamW with the omegas in a group of their own; or Muon for the layers' matrices and AdamW for the rest."""
         if self.optimizer is None:
             cls, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            weights = [p for p in self._objective.model.parameters() if p.requires_grad]
-            groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.args.weight_decay}]
-            if self._objective.soft_mask is not None:
-                omegas = [p for p in self._objective.soft_mask.parameters() if p.requires_grad]
-                assert self._omega_lr is not None, "a soft mask needs its own learning rate"
-                groups.append({"params": omegas, "weight_decay": 0.0, "lr": self._omega_lr})
-            self.optimizer = cls(groups, **settings)
+            self.optimizer = self._with_muon(settings) if self._muon_lr is not None else cls(self._groups(), **settings)
         assert self.optimizer is not None
         return self.optimizer
+
+    def _groups(self) -> list[dict[str, Any]]:
+        weights = [p for p in self._objective.model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": self.args.weight_decay}]
+        if self._objective.soft_mask is not None:
+            omegas = [p for p in self._objective.soft_mask.parameters() if p.requires_grad]
+            assert self._omega_lr is not None, "a soft mask needs its own learning rate"
+            groups.append({"params": omegas, "weight_decay": 0.0, "lr": self._omega_lr})
+        return groups
+
+    def _with_muon(self, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+        assert self._muon_lr is not None and self._objective.soft_mask is None, (
+            "Muon trains a base, which has no omegas"
+        )
+        matrices, others = split_parameters(self._objective.model.model.layers, self._objective.model)
+        return MuonAdamW(
+            matrices, others, matrix_learning_rate=self._muon_lr, weight_decay=self.args.weight_decay, adamw=settings
+        )
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:

@@ -41,10 +41,17 @@ SHAPE = {
     "initializer_range": 0.02,
     "tie_embeddings": False,
 }
+BASE_TRAINING = {**TRAINING, "muon_learning_rate": 0.002}
 
 
 def params(**changes: Any) -> DreamBaseParams:
-    values = {"source": "path", "published": PUBLISHED, "seed": 1, "model": SHAPE, "training": TRAINING}
+    values = {
+        "source": "path",
+        "published": PUBLISHED,
+        "seed": 1,
+        "model": SHAPE,
+        "training": BASE_TRAINING,
+    }
     return validate(DreamBaseParams, {**values, **changes}, "params.yaml")
 
 
@@ -190,7 +197,13 @@ def write_family(root: Path) -> None:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, encoding="utf-8")
     (root / "dvc.yaml").write_text("stages: {dream_base: {deps: []}}\n", encoding="utf-8")
-    base = {"source": "train", "published": PUBLISHED, "seed": 1, "model": SHAPE, "training": TRAINING}
+    base = {
+        "source": "train",
+        "published": PUBLISHED,
+        "seed": 1,
+        "model": SHAPE,
+        "training": BASE_TRAINING,
+    }
     raw = {"compute": COMPUTE, "code": {"settings": {"tiny": {"base": base}}}}
     (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
 

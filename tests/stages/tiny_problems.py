@@ -21,7 +21,7 @@ MICRO: dict[str, Any] = {
     "known_pairs": 4,
     "new_pairs": 4,
     "new_singles": 3,
-    "held_out": {"constants": 0.2, "combinations": 0.2, "names": 0.2, "wordings": 0.25, "drawn": 0.3},
+    "held_out": {"constants": 0.2, "names": 0.2, "wordings": 0.25, "drawn": 0.3},
     "max_words": 25,
     "base_inputs": 3,
     "plus_inputs": 5,

@@ -47,6 +47,13 @@ class DreamShapeParams(Section):
             )
 
 
+class DreamBaseTrainingParams(AnswerTrainingParams):
+    """The training of a base from scratch."""
+
+    muon_learning_rate: float | None = Field(gt=0)
+    """Peak learning rate of the layers' matrices with Muon, beside AdamW for the rest; null: AdamW for everything."""
+
+
 class DreamBaseParams(Section):
     """The base. `source` says which of the sub-sections is used."""
 
@@ -57,7 +64,7 @@ class DreamBaseParams(Section):
     """train: of the initial weights, data order and noise."""
     model: DreamShapeParams
     """train: its shape."""
-    training: AnswerTrainingParams
+    training: DreamBaseTrainingParams
     """train: the run, over all weights."""
 
     def problems(self) -> Iterator[str]:

@@ -12,19 +12,17 @@ from stages.params.section import Section, Seed
 
 class HeldOutParams(Section):
     """Shares of what problems are made from that training never shows; at least one of each kind, and never all. What
-    is held out is put together from words and digits that training has: a model made here can't write others."""
+    is held out is put together from words and constants that training has: a model made here can't write others."""
 
     constants: float = Field(gt=0, lt=1)
-    """Share of the numbers."""
-    combinations: float = Field(gt=0, lt=1)
-    """Share of each structure's choices of other constants: the structure and the constants are known, not together."""
+    """Share of each structure's choices of constants: the structure and the constants are known, not together."""
     names: float = Field(gt=0, lt=1)
     """Share of the functions' names."""
     wordings: float = Field(gt=0, lt=1)
     """Share of each operation's phrases, and of the sentences around them."""
     drawn: float = Field(gt=0, le=1)
-    """Probability that a problem of micro_iid takes held-out constants, names or wordings, each for itself. One without
-    constants takes names or wordings in any case; one with constants takes those, or a held-out combination."""
+    """Probability that a problem of micro_iid takes held-out names or wordings, each for itself. One with constants
+    takes a held-out choice of them in any case, one without takes names or wordings."""
 
 
 class MicroParams(Section):
