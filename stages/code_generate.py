@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -48,20 +48,13 @@ def run(context: Context[Params]) -> None:
         InputError: model, adapter, tokenizer or problems are damaged, or don't fit each other.
     """
     params, inputs = context.params, context.inputs
-    device = set_up(params.compute)
-    tokenizer = load_chat_tokenizer(inputs["tokenizer"])
-    dtype = torch.bfloat16 if params.compute.precision == "bf16" else torch.float32
-    model = load_dream(inputs["model"], dtype, device)
-    check_vocabulary(model, tokenizer, inputs["tokenizer"])
-    soft_mask = load_adapter(model, inputs["adapter"])
-    model.train(False)
+    set_up(params.compute)
+    subject = load_subject(params.compute, inputs["tokenizer"], inputs["model"], inputs["adapter"])
     files = {name: inputs["problems"] / f"{name}.jsonl" for name in params.sets}
     problems = {name: read_problems(file) for name, file in files.items()}
     context.read.update({file.as_posix(): path_hash(file) for file in files.values()})
     answering = Answering(
-        model=model,
-        soft_mask=None if soft_mask is None else soft_mask.to(device),
-        tokenizer=tokenizer,
+        **subject._asdict(),
         params=params.generation,
         head_chunk=params.compute.head_chunk,
         checkpoints=context.checkpoints.bound_to(context.read),
@@ -72,6 +65,28 @@ def run(context: Context[Params]) -> None:
     write_json(context.outputs["costs"], {**context.axes, "cells": cells})
     totals = {name: sum(cell[name] for cell in cells) for name in ("forwards", "positions", "head_rows", "flops")}
     context.counts.update({"samples": len(samples), "tokens": sum(sample["tokens"] for sample in samples), **totals})
+
+
+class Subject(NamedTuple):
+    """A model with what it needs to answer, on the device that computes."""
+
+    model: DreamModel
+    soft_mask: SoftMask | None
+    tokenizer: ChatTokenizer
+
+
+def load_subject(compute: ComputeParams, tokenizer: Path, model: Path, adapter: Path) -> Subject:
+    """Load a base with an adapter in place.
+
+    Raises:
+        InputError: one of the folders is damaged, or they don't fit each other.
+    """
+    chat, device = load_chat_tokenizer(tokenizer), torch.device(compute.device)
+    loaded = load_dream(model, torch.bfloat16 if compute.precision == "bf16" else torch.float32, device)
+    check_vocabulary(loaded, chat, tokenizer)
+    soft_mask = load_adapter(loaded, adapter)
+    loaded.train(False)
+    return Subject(loaded, None if soft_mask is None else soft_mask.to(device), chat)
 
 
 def check_vocabulary(model: DreamModel, tokenizer: ChatTokenizer, where: Path) -> None:
@@ -122,7 +137,7 @@ class Answering:
     def _answer(
         self, item: Decode, problems: Sequence[Problem], bar: "tqdm[Any]"
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        prompts = [self._prompt(item.task, problem) for problem in problems]
+        prompts = [prompt_of(self.tokenizer, item.task, problem) for problem in problems]
         # neighbours in a batch are of similar length, so that little of it is padding
         order = sorted(range(len(problems)), key=lambda index: (len(prompts[index]), index))
         rows: dict[int, dict[str, Any]] = {}
@@ -140,10 +155,6 @@ class Answering:
         cost = {name: sum(sample[name] for sample in samples) for name in ("forwards", "positions")}
         cost |= {"head_rows": head_rows, "flops": flops + head_flops(self.model.config, head_rows)}
         return samples, {"set": item.set_name, "cell": item.cell.name, "problems": len(samples), **cost}
-
-    def _prompt(self, task: TaskParams, problem: Problem) -> list[int]:
-        instruction, prefill = asked(task, problem)
-        return self.tokenizer.prompt_ids([{"role": "user", "content": instruction}], prefill)
 
     def _batch(self, item: Decode, problems: Sequence[Problem], prompts: list[list[int]], start: int) -> Any:
         def compute() -> dict[str, Any]:
@@ -167,7 +178,7 @@ class Answering:
             "task_id": problem.task_id,
             "cell": item.cell.name,
             "prompt_tokens": prompt_tokens,
-            "prefill": asked(item.task, problem)[1],
+            "prefill": fill_template(item.task.prefill, problem.texts()),
             "text": self.tokenizer.decode(answer),
             "ids": ids,
             "tokens": len(answer),
@@ -177,10 +188,11 @@ class Answering:
         }
 
 
-def asked(task: TaskParams, problem: Problem) -> tuple[str, str]:
-    """The user's message, and how the answer begins."""
+def prompt_of(tokenizer: ChatTokenizer, task: TaskParams, problem: Problem) -> list[int]:
+    """The user's message and how the answer begins, as ids."""
     texts = problem.texts()
-    return fill_template(task.instruction, texts), fill_template(task.prefill, texts)
+    message = {"role": "user", "content": fill_template(task.instruction, texts)}
+    return tokenizer.prompt_ids([message], fill_template(task.prefill, texts))
 
 
 def answer_seed(seed: int, item: Decode, task_id: str) -> int:

@@ -1,4 +1,5 @@
-"""Time the decoding of base and arms on a few problems. The one stage whose outputs differ from run to run.
+"""Time the decoding of base and arms on a few problems, and measure what their caches cost in exactness. The one stage
+whose outputs differ from run to run.
 
 Tokens a second count response tokens only. Each model is loaded by itself; its cells take turns, so that a busy
 neighbour slows all of them alike.
@@ -14,15 +15,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from tqdm import tqdm
 
-from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
-from softmask.backbones.dream import DreamModel
-from softmask.backbones.dream_adapter import load_adapter
-from softmask.backbones.dream_checkpoint import load_dream
+from softmask.backbones.chat_tokenizer import ChatTokenizer
 from softmask.decoding.dream_decoder import decode
+from softmask.decoding.dream_kinds import CacheMode
 from softmask.errors import InputError
+from softmask.evaluation.cache_drift import cache_drift
 from softmask.evaluation.problems import Problem, read_problems
-from softmask.feedback import SoftMask
-from stages.code_generate import answer_seed, asked, check_vocabulary, settings_of
+from stages.code_generate import Subject, answer_seed, load_subject, prompt_of, settings_of
 from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
 from stages.files import write_json, write_text
@@ -50,14 +49,6 @@ class Params(StageParams):
     speed: SpeedParams
 
 
-class Subject(NamedTuple):
-    """A model with what it needs to answer."""
-
-    model: DreamModel
-    soft_mask: SoftMask | None
-    tokenizer: ChatTokenizer
-
-
 class Taken(NamedTuple):
     """One decoding of all problems: seconds, and the counts of all sequences together."""
 
@@ -65,6 +56,14 @@ class Taken(NamedTuple):
     tokens: int
     forwards: int
     positions: int
+
+
+class Measured(NamedTuple):
+    """A model's decodings at each cell, and the drift at those that have a cache."""
+
+    soft: bool
+    taken: list[list[Taken]]
+    drifts: list[dict[str, Any]]
 
 
 def run(context: Context[Params]) -> None:
@@ -83,7 +82,8 @@ def run(context: Context[Params]) -> None:
     with tqdm(total=rounds * len(models) * len(params.families), unit="decoding", desc="speed") as bar:
         for family in params.families:
             timed = {model: _time(context, family, model, decodes, problems, bar) for model in models}
-            families.append({"family": family, "rows": _rows(timed, decodes)})
+            drifts = [{"model": model, **drift} for model, measured in timed.items() for drift in measured.drifts]
+            families.append({"family": family, "rows": _rows(timed, decodes), "drifts": drifts})
     protocol = {**speed.model_dump(mode="json"), "problems": len(problems)}
     report = {"machine": _machine(params.compute, device), "protocol": protocol, "families": families}
     write_json(context.outputs["speed"], report)
@@ -123,8 +123,8 @@ def _time(
     decodes: Sequence[Decode],
     problems: Sequence[Problem],
     bar: "tqdm[Any]",
-) -> tuple[bool, list[list[Taken]]]:
-    """Whether the model has a soft mask, and what each cell's decodings took, those for warming up left out."""
+) -> Measured:
+    """What each cell's decodings took, those for warming up left out, and how far its cache drifts."""
     subject = _load(context, family, model)
     taken: list[list[Taken]] = [[] for _ in decodes]
     for turn in range(context.params.speed.warm_up + context.params.speed.repeats):
@@ -133,20 +133,15 @@ def _time(
             if turn >= context.params.speed.warm_up:
                 times.append(once)
             bar.update()
-    return subject.soft_mask is not None, taken
+    drifts = [_drift(context.params, subject, item, problems) for item in decodes if item.cell.cache != CacheMode.NONE]
+    return Measured(subject.soft_mask is not None, taken, drifts)
 
 
 def _load(context: Context[Params], family: str, model: str) -> Subject:
     compute, folder = context.params.compute, context.inputs["models"] / family
-    device = torch.device(compute.device)
     paths = folder / "tokenizer", folder / BASE / "model", folder / model / "adapter"
     context.read.update({path.as_posix(): path_hash(path) for path in paths if path.as_posix() not in context.read})
-    tokenizer = load_chat_tokenizer(paths[0])
-    loaded = load_dream(paths[1], torch.bfloat16 if compute.precision == "bf16" else torch.float32, device)
-    check_vocabulary(loaded, tokenizer, paths[0])
-    soft_mask = load_adapter(loaded, paths[2])
-    loaded.train(False)
-    return Subject(loaded, None if soft_mask is None else soft_mask.to(device), tokenizer)
+    return load_subject(compute, *paths)
 
 
 def _decode(params: Params, subject: Subject, item: Decode, problems: Sequence[Problem]) -> Taken:
@@ -156,7 +151,7 @@ def _decode(params: Params, subject: Subject, item: Decode, problems: Sequence[P
     seconds, tokens, forwards, positions = 0.0, 0, 0, 0
     for start in range(0, len(problems), params.speed.batch_size):
         batch = problems[start : start + params.speed.batch_size]
-        prompts = [_prompt(subject.tokenizer, item, problem) for problem in batch]
+        prompts = [prompt_of(subject.tokenizer, item.task, problem) for problem in batch]
         seeds = [answer_seed(generation.seed, item, problem.task_id) for problem in batch]
         generators = [torch.Generator(subject.model.device).manual_seed(seed) for seed in seeds]
         started = _now(subject.model.device)
@@ -168,9 +163,29 @@ def _decode(params: Params, subject: Subject, item: Decode, problems: Sequence[P
     return Taken(seconds, tokens, forwards, positions)
 
 
-def _prompt(tokenizer: ChatTokenizer, item: Decode, problem: Problem) -> list[int]:
-    instruction, prefill = asked(item.task, problem)
-    return tokenizer.prompt_ids([{"role": "user", "content": instruction}], prefill)
+def _drift(params: Params, subject: Subject, item: Decode, problems: Sequence[Problem]) -> dict[str, Any]:
+    """How cached predictions differ from whole forwards', over all steps but those that are exact, weighted alike."""
+    generation, length = params.generation, item.task.response_length
+    settings = settings_of(item.cell, length, generation, subject.tokenizer, params.compute.head_chunk)
+    batch = problems[: params.speed.batch_size]
+    prompts = [prompt_of(subject.tokenizer, item.task, problem) for problem in batch]
+    seeds = [answer_seed(generation.seed, item, problem.task_id) for problem in batch]
+    drift = cache_drift(subject.model, subject.soft_mask, prompts, length, settings, seeds)
+    stale = [one for one in drift.by_age if one.age > 0]
+    positions = sum(one.positions for one in stale)
+    mean = {
+        name: sum(getattr(one, name) * one.positions for one in stale) / positions if positions else 0.0
+        for name in ("kl", "changed")
+    }
+    largest = max((one.largest_kl for one in stale), default=0.0)
+    return {
+        "cell": item.cell.name,
+        "problems": len(batch),
+        "positions": positions,
+        **mean,
+        "largest_kl": largest,
+        "agreement": drift.agreement,
+    }
 
 
 def _answer_length(ids: Sequence[int], tokenizer: ChatTokenizer) -> int:
@@ -183,12 +198,12 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _rows(timed: Mapping[str, tuple[bool, list[list[Taken]]]], decodes: Sequence[Decode]) -> list[dict[str, Any]]:
+def _rows(timed: Mapping[str, Measured], decodes: Sequence[Decode]) -> list[dict[str, Any]]:
     """One row a cell and model. The models are compared with the first arm that has no soft mask, if there is one."""
-    binary = next((model for model, (soft, _) in timed.items() if model != BASE and not soft), None)
+    binary = next((model for model, measured in timed.items() if model != BASE and not measured.soft), None)
     rows = []
     for number, item in enumerate(decodes):
-        summaries = {model: _summary(taken[number]) for model, (_, taken) in timed.items()}
+        summaries = {model: _summary(measured.taken[number]) for model, measured in timed.items()}
         for model, summary in summaries.items():
             own, other = (
                 summaries[name]["forward_ms"]["median"] if name is not None else None for name in (model, binary)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.helpers import DoraCaching
 from safetensors import SafetensorError
 
@@ -114,6 +114,8 @@ def load_adapter(model: DreamModel, folder: Path) -> SoftMask | None:
         return soft_mask
     if not (folder / WEIGHTS).exists():
         raise InputError(f"there is no {WEIGHTS}", where=str(folder), expected="weights as safetensors")
+    if (kind := _read(folder / ADAPTER_CONFIG).get("peft_type")) != PeftType.LORA:
+        raise InputError(f"{kind!r}", where=f"{folder / ADAPTER_CONFIG}: peft_type", expected="LORA, with DoRA or not")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False, use_safetensors=True)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:

@@ -34,10 +34,20 @@ class AnswerObjective(nn.Module):
 
     def forward(self, x0: Tensor, x_t: Tensor, t: Tensor, visible: Tensor, answer: Tensor, two_pass: bool) -> Tensor:
         """Mean loss, in nats; arguments as in `softmask.training.answers.AnswerBatch`."""
-        masked = (x_t == self.model.config.mask_token_id) & answer
         guesses = None
         if two_pass and self.soft_mask is not None:
-            guesses = self.first_pass(x_t, visible, masked, self.soft_mask)
+            guesses = self.first_pass(x_t, visible, self.masked(x_t, answer), self.soft_mask)
+        return self.loss(x0, x_t, t, visible, answer, guesses)
+
+    def masked(self, x_t: Tensor, answer: Tensor) -> Tensor:
+        """`[B, T]` bool: the positions that the loss is about."""
+        return (x_t == self.model.config.mask_token_id) & answer
+
+    def loss(
+        self, x0: Tensor, x_t: Tensor, t: Tensor, visible: Tensor, answer: Tensor, guesses: Guesses | None
+    ) -> Tensor:
+        """Mean loss, in nats, with these guesses fed back; None: the binary path."""
+        masked = self.masked(x_t, answer)
         scored = masked if self.normalisation is Normalisation.MASKED else answer
         weights = 1 / (t * scored.sum(1) * len(t))
         loss, _ = self.nll(x0, x_t, visible, masked, weights, guesses)

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import AnswerBatch
 from softmask.training.lam_measures import entropy_of, lam_measures
@@ -133,24 +132,21 @@ class AnswerTrainer(ResumableTrainer):
         count, lams, entropies = 0, [], []
         for batch in self._evaluation:
             moved: Any = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
+            del moved["two_pass"]
             with self.accelerator.autocast():
-                sums["binary"] += float(objective(**{**moved, "two_pass": False})) * len(batch["t"])
-                if objective.soft_mask is not None:
-                    sums["two_pass"] += float(objective(**moved)) * len(batch["t"])
-                    lam, entropy = self._gate(objective.soft_mask, moved)
-                    lams.append(lam)
-                    entropies.append(entropy)
+                sums["binary"] += float(objective.loss(**moved, guesses=None)) * len(batch["t"])
+                if (soft_mask := objective.soft_mask) is not None:
+                    masked = objective.masked(moved["x_t"], moved["answer"])
+                    guesses = objective.first_pass(moved["x_t"], moved["visible"], masked, soft_mask)
+                    sums["two_pass"] += float(objective.loss(**moved, guesses=guesses)) * len(batch["t"])
+                    lams.append(soft_mask.lam_of(guesses).double())
+                    entropies.append(entropy_of(guesses))
             count += len(batch["t"])
         objective.train(was_training)
         if objective.soft_mask is None:
             return {LOSS: sums["binary"] / count}
         gate = {**objective.soft_mask.omegas(), **lam_measures(torch.cat(lams), torch.cat(entropies))}
         return {LOSS: sums["two_pass"] / count, "eval_loss_binary": sums["binary"] / count, **gate}
-
-    def _gate(self, soft_mask: SoftMask, batch: AnswerBatch) -> tuple[Tensor, Tensor]:
-        masked = (batch["x_t"] == self._objective.model.config.mask_token_id) & batch["answer"]
-        guesses = self._objective.first_pass(batch["x_t"], batch["visible"], masked, soft_mask)
-        return soft_mask.lam_of(guesses).double(), entropy_of(guesses)
 
 
 class _Evaluate(TrainerCallback):

@@ -28,6 +28,10 @@ class Chats(Protocol):
         """Ids `[T]` of a chat, and how many of them are its prompt."""
         ...
 
+    def sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of each chat, and of each prompt; no chat is read."""
+        ...
+
 
 class Answer(TypedDict):
     """A chat at its place in the training."""
@@ -66,11 +70,10 @@ class AnswerStream(Dataset[Answer]):
     def __init__(self, chats: Chats, items: int, micro_batch: int, window: int, seed: int) -> None:
         self._chats, self._items, self._seed = chats, items, seed
         self._micro_batch, self._window = micro_batch, window
-        sizes = [(len(ids), len(ids) - prompt) for ids, prompt in map(chats.item, range(len(chats)))]
-        self._lengths = np.array([length for length, _ in sizes])
+        self._lengths, prompts = chats.sizes()
         self.mean_length = float(self._lengths.mean())
         """Tokens of a chat."""
-        self.mean_answer = float(np.mean([answer for _, answer in sizes]))
+        self.mean_answer = float((self._lengths - prompts).mean())
         """Tokens of an answer."""
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 

@@ -115,6 +115,10 @@ class ChatTokens:
         """Number of chats."""
         return self.info.chats
 
+    def sizes(self) -> tuple[Int64Array, Int64Array]:
+        """Tokens of each chat, and of each prompt, int64 [chats]; no ids are read."""
+        return np.diff(self.offsets), self.prompt_lengths
+
     def item(self, number: int) -> tuple[Int64Array, int]:
         """A chat's ids, int64 [L], and how many of them are the prompt.
 

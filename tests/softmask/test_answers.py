@@ -35,6 +35,9 @@ class ArrayChats:
     def __len__(self) -> int:
         return len(self.chats)
 
+    def sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.array([len(ids) for ids in self.chats]), np.array(self.prompts)
+
     def item(self, index: int) -> tuple[NDArray[np.int64], int]:
         return self.chats[index], self.prompts[index]
 

@@ -188,6 +188,13 @@ def test_a_folder_that_is_no_adapter_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in reason(tmp_path / "nowhere")
 
 
+def test_another_kind_of_adapter_is_refused_by_name(tmp_path: Path) -> None:
+    save_adapter(tmp_path, adapted(), None)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps({**config, "peft_type": "PREFIX_TUNING"}), encoding="utf-8")
+    assert "'PREFIX_TUNING'" in reason(tmp_path) and "peft_type" in reason(tmp_path)
+
+
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
     save_adapter(tmp_path, adapted(), None)
     (tmp_path / WEIGHTS).rename(tmp_path / "adapter_model.bin")

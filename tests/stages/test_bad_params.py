@@ -316,6 +316,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"compute.precision": "bf16"},
         "compute.precision 'bf16' with device 'cpu' is impossible; expected fp32 on a CPU",
     ),
+    "an evaluation grid that goes backwards": (
+        {"code.finetuning.training.evaluation.t_low": 0.9},
+        "code.finetuning.training.evaluation.t_high 0.8 is below t_low 0.9; expected at least that",
+    ),
+    "no learning rate for Muon": (
+        {"code.settings.micro.base.training.muon_learning_rate": 0},
+        "code.settings.micro.base.training.muon_learning_rate: 0 is wrong; expected a number above 0",
+    ),
     "shards on one process": (
         {"compute.fsdp": True},
         "compute.fsdp true with processes 1 is impossible; expected processes of 2 and more",

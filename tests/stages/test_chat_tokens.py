@@ -147,6 +147,8 @@ def test_chats_come_back_as_they_were_written(
     ChatTokens.write(folder, chats, VOCABULARY)
     tokens = pickle.loads(pickle.dumps(ChatTokens.open(folder)))
     found = [tokens.item(number) for number in range(len(tokens))]
+    lengths, prompts = tokens.sizes()
+    assert [(len(ids), prompt) for ids, prompt in found] == list(zip(lengths, prompts, strict=True))
     assert [(list(ids), prompt_length) for ids, prompt_length in found] == chats
 
 

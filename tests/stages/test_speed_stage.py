@@ -77,9 +77,21 @@ def test_models_are_compared_with_the_binary_arm_where_there_is_one(folder: Path
 def test_the_page_shows_every_row_and_says_what_is_counted(folder: Path) -> None:
     report = measure()
     page = Path("reports/speed.html").read_text(encoding="utf-8")
-    assert page.count("<tr><td>") == sum(len(family["rows"]) for family in report["families"])
+    families = report["families"]
+    assert page.count("<tr><td>") == sum(len(family["rows"]) + len(family["drifts"]) for family in families)
     assert "response tokens only" in page and "the first 3 problems" in page
     assert "src=" not in page and "href=" not in page
+
+
+def test_each_cached_cell_says_how_far_it_drifts_and_the_others_do_not(folder: Path) -> None:
+    (family,) = measure()["families"]
+    assert [(row["cell"], row["model"]) for row in family["drifts"]] == [("1/2 dual", "base"), ("1/2 dual", "sm-1")]
+    for row in family["drifts"]:
+        assert row["problems"] == SPEED["batch_size"] and row["positions"] > 0
+        assert 0 < row["kl"] <= row["largest_kl"] and 0 <= row["changed"] <= 1 and 0 <= row["agreement"] <= 1
+    assert "exactness" in Path("reports/speed.html").read_text(encoding="utf-8")
+    (family,) = measure(cells=["1/2"])["families"]
+    assert family["drifts"] == [] and "exactness" not in Path("reports/speed.html").read_text(encoding="utf-8")
 
 
 def test_what_was_read_is_recorded_by_hash(folder: Path) -> None:

@@ -35,8 +35,7 @@ class AnswerNoiseParams(Section):
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
-        if self.t_high < self.t_low:
-            yield f"t_high {self.t_high} is below t_low {self.t_low}"
+        yield from _time_problems(self.t_low, self.t_high)
 
 
 class AnswerEvaluationParams(Section):
@@ -52,6 +51,15 @@ class AnswerEvaluationParams(Section):
     """Last time of the grid."""
     seed: Seed
     """Of the masks."""
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        yield from _time_problems(self.t_low, self.t_high)
+
+
+def _time_problems(t_low: float, t_high: float) -> Iterator[str]:
+    if t_high < t_low:
+        yield f"t_high {t_high} is below t_low {t_low}; expected at least that"
 
 
 class AnswerTrainingParams(RunParams):
