@@ -322,7 +322,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no learning rate for Muon": (
         {"code.settings.micro.base.training.muon_learning_rate": 0},
-        "code.settings.micro.base.training.muon_learning_rate: 0 is wrong; expected a number above 0",
+        "code.settings.micro.base.training.muon_learning_rate: 0 is wrong; expected more than 0, or null",
     ),
     "shards on one process": (
         {"compute.fsdp": True},
