@@ -166,7 +166,7 @@ def _evidence(group: Group, level: float) -> str:
     over = "one seed" if seeds == 1 else f"mean of {seeds} seeds"
     basis = f"{over}, {level:.0%} intervals over {first.problems:,} problems"
     text = f"pass@1 differs, in points, by {listing(parts)} ({basis})"
-    disagreeing = [item for item in group if not item.seeds_agree and len(item.seeds) >= SEVERAL_SEEDS]
+    disagreeing = [item for item in group if _seeds_disagree(item)]
     if disagreeing:
         values = "; ".join(
             f"at {item.cell} {listing([points(seed.difference.estimate) for seed in item.seeds])}"
@@ -174,6 +174,12 @@ def _evidence(group: Group, level: float) -> str:
         )
         text += f"; seeds disagree {values}"
     return text + "."
+
+
+def _seeds_disagree(item: CodeDifference) -> bool:
+    """Seeds without any difference don't."""
+    several = len(item.seeds) >= SEVERAL_SEEDS and not item.seeds_agree
+    return several and any(seed.difference.estimate for seed in item.seeds)
 
 
 def _against_nearest(differences: Group) -> list[CodeFinding]:

@@ -135,6 +135,10 @@ def test_seeds_that_disagree_give_no_claim(make_code: MakeCode) -> None:
     assert "seeds disagree at 1/4 +35.0 and \N{MINUS SIGN}5.0" in texts(comparison, "pass")
 
 
+def test_seeds_without_any_difference_do_not_disagree(make_code: MakeCode) -> None:
+    assert "disagree" not in texts(make_code(gain={1: 0.0, 2: 0.0}).compare(), "pass")
+
+
 def test_an_interval_that_holds_zero_gives_no_claim(make_code: MakeCode) -> None:
     comparison = make_code(gain={1: 0.02, 2: 0.02}).compare()
     assert difference(comparison)["verdict"] == "can't be told apart"
