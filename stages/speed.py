@@ -18,6 +18,7 @@ from tqdm import tqdm
 from softmask.backbones.chat_tokenizer import ChatTokenizer
 from softmask.decoding.dream_decoder import decode
 from softmask.decoding.dream_kinds import CacheMode
+from softmask.decoding.dream_settings import DreamDecoding
 from softmask.errors import InputError
 from softmask.evaluation.cache_drift import cache_drift
 from softmask.evaluation.problems import Problem, read_problems
@@ -56,6 +57,15 @@ class Taken(NamedTuple):
     tokens: int
     forwards: int
     positions: int
+
+
+class _Task(NamedTuple):
+    """What is decoded of a batch, and how."""
+
+    prompts: list[list[int]]
+    response_length: int
+    settings: DreamDecoding
+    seeds: list[int]
 
 
 class Measured(NamedTuple):
@@ -146,13 +156,10 @@ def _load(context: Context[Params], family: str, model: str) -> Subject:
 
 def _decode(params: Params, subject: Subject, item: Decode, problems: Sequence[Problem]) -> Taken:
     """Decode all problems once; only decoding is timed, and tokens are counted as the samples' are."""
-    generation, length = params.generation, item.task.response_length
-    settings = settings_of(item.cell, length, generation, subject.tokenizer, params.compute.head_chunk)
     seconds, tokens, forwards, positions = 0.0, 0, 0, 0
     for start in range(0, len(problems), params.speed.batch_size):
         batch = problems[start : start + params.speed.batch_size]
-        prompts = [prompt_of(subject.tokenizer, item.task, problem) for problem in batch]
-        seeds = [answer_seed(generation.seed, item, problem.task_id) for problem in batch]
+        prompts, length, settings, seeds = _task(params, subject, item, batch)
         generators = [torch.Generator(subject.model.device).manual_seed(seed) for seed in seeds]
         started = _now(subject.model.device)
         made = decode(subject.model, subject.soft_mask, prompts, length, settings, generators)
@@ -165,12 +172,8 @@ def _decode(params: Params, subject: Subject, item: Decode, problems: Sequence[P
 
 def _drift(params: Params, subject: Subject, item: Decode, problems: Sequence[Problem]) -> dict[str, Any]:
     """How cached predictions differ from whole forwards', over all steps but those that are exact, weighted alike."""
-    generation, length = params.generation, item.task.response_length
-    settings = settings_of(item.cell, length, generation, subject.tokenizer, params.compute.head_chunk)
     batch = problems[: params.speed.batch_size]
-    prompts = [prompt_of(subject.tokenizer, item.task, problem) for problem in batch]
-    seeds = [answer_seed(generation.seed, item, problem.task_id) for problem in batch]
-    drift = cache_drift(subject.model, subject.soft_mask, prompts, length, settings, seeds)
+    drift = cache_drift(subject.model, subject.soft_mask, *_task(params, subject, item, batch))
     stale = [one for one in drift.by_age if one.age > 0]
     positions = sum(one.positions for one in stale)
     mean = {
@@ -186,6 +189,16 @@ def _drift(params: Params, subject: Subject, item: Decode, problems: Sequence[Pr
         "largest_kl": largest,
         "agreement": drift.agreement,
     }
+
+
+def _task(params: Params, subject: Subject, item: Decode, batch: Sequence[Problem]) -> _Task:
+    generation, length = params.generation, item.task.response_length
+    return _Task(
+        prompts=[prompt_of(subject.tokenizer, item.task, problem) for problem in batch],
+        response_length=length,
+        settings=settings_of(item.cell, length, generation, subject.tokenizer, params.compute.head_chunk),
+        seeds=[answer_seed(generation.seed, item, problem.task_id) for problem in batch],
+    )
 
 
 def _answer_length(ids: Sequence[int], tokenizer: ChatTokenizer) -> int:

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from softmask.micro.operations import Kind, Slot
-from softmask.micro.structures import function_of
+from softmask.micro.structures import BETWEEN, function_of
 
 Arguments = tuple[Any, ...]
 _RAISES = "raises"
@@ -174,8 +174,6 @@ _SWAPS: Mapping[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Eq: (ast.NotEq,),
     ast.In: (ast.NotIn,),
 }
-_BETWEEN = "r"
-"""What two operations call the result of the first; see `Structure.solution`."""
 _NAMES: Mapping[str, tuple[str, ...]] = {"max": ("min",), "min": ("max",), "all": ("any",), "sum": ("len",)}
 
 
@@ -196,7 +194,7 @@ def _all_changes(tree: ast.Module) -> list[list[Callable[[], None]]]:
     """What can be changed at each node."""
     nodes = list(ast.walk(tree))
     given = [node.arg for node in nodes if isinstance(node, ast.arg)]
-    between = [_BETWEEN] if any(isinstance(node, ast.Name) and node.id == _BETWEEN for node in nodes) else []
+    between = [BETWEEN] if any(isinstance(node, ast.Name) and node.id == BETWEEN for node in nodes) else []
     return [_changes(node, given, between) for node in nodes]
 
 
@@ -208,7 +206,7 @@ def _changes(node: ast.AST, given: Sequence[str], between: Sequence[str]) -> lis
             return [_setting(node, "ops", [kind()]) for kind in _SWAPS.get(type(op), ())]
         case ast.Name(id=name):
             return [_setting(node, "id", other) for other in _NAMES.get(name, ())]
-        case ast.Assign(targets=[ast.Name(id=name)]) if name == _BETWEEN:
+        case ast.Assign(targets=[ast.Name(id=name)]) if name == BETWEEN:
             return [_setting(node, "value", ast.Name(argument)) for argument in given]
         case ast.Return():
             return [_setting(node, "value", ast.Name(name)) for name in (*given, *between)]

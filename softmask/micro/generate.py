@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from softmask.micro.examples import Examples, examples_for
 from softmask.micro.operations import OPERATIONS, Kind, Slot
 from softmask.micro.structures import FORMS, Behaviour, Structure, behaviour, choose, constants_of, filled
-from softmask.micro.words import ARGUMENTS, COMPOSED, CONSTANTS, FUNCTIONS, RESULT, SENTENCES, Pool, split
+from softmask.micro.words import ARGUMENTS, COMPOSED, CONSTANTS, FUNCTIONS, RESULT, SENTENCES, split
 
 _PATIENCE = 200
 """Draws of a structure without a new problem, after which it has none."""
@@ -271,7 +271,6 @@ class _Maker:
         # held out are names that are put together from known words, and choices of known constants: a model that is
         # trained here from scratch can't write a word that it has never seen
         self._functions = split(FUNCTIONS, held.names, choice)
-        self._arguments = {kind: Pool(names, ()) for kind, names in ARGUMENTS.items()}
         self._held_constants: dict[str, frozenset[tuple[str, ...]]] = {}
         self._sentences = {
             1: split(SENTENCES, held.wordings, choice),
@@ -332,7 +331,7 @@ class _Maker:
         if examples is None:
             return None
         entry_point = self._functions.draw(choice, held.names)
-        arguments = self._argument_names(structure.takes, held.names, choice)
+        arguments = _argument_names(structure.takes, choice)
         signature = f"{entry_point}({', '.join(arguments)})"
         first, what = self._said(structure, arguments, constants, held.wordings, choice)
         sentence = self._sentences[len(structure.parts())].draw(choice, held.wordings)
@@ -349,14 +348,6 @@ class _Maker:
             examples=examples,
         )
 
-    def _argument_names(self, takes: Sequence[Kind], held: bool, choice: random.Random) -> tuple[str, ...]:
-        names = [self._arguments[takes[0]].draw(choice, held)]
-        for kind in takes[1:]:
-            pool = self._arguments[kind]
-            others = [tuple(name for name in side if name not in names) for side in (pool.known, pool.held)]
-            names.append(Pool(*others).draw(choice, held))
-        return tuple(names)
-
     def _said(
         self,
         structure: Structure,
@@ -372,6 +363,13 @@ class _Maker:
         taken = len(structure.inner.slots)
         first = filled(phrases[0], arguments, constants[:taken])
         return first, filled(phrases[1], (RESULT,), constants[taken:])
+
+
+def _argument_names(takes: Sequence[Kind], choice: random.Random) -> tuple[str, ...]:
+    names: list[str] = []
+    for kind in takes:
+        names.append(choice.choice([name for name in ARGUMENTS[kind] if name not in names]))
+    return tuple(names)
 
 
 def _quoted(text: str) -> str:

@@ -18,7 +18,7 @@ from softmask.micro.words import CONSTANTS
 
 _ENTRY = "f"
 _ARGUMENTS = ("x", "y")
-_RESULT = "r"
+BETWEEN = "r"
 """What a solution calls the result of its first operation."""
 FORMS = math.lcm(*(len(operation.codes) for operation in OPERATIONS))
 """Ways to write a solution."""
@@ -72,8 +72,8 @@ class Structure:
         lines, given = "", tuple(arguments)
         if self.inner is not None:
             taken = len(self.inner.slots)
-            lines = f"{_RESULT} = {filled(_code(self.inner, form), given, constants[:taken])}\n"
-            given, constants = (_RESULT,), constants[taken:]
+            lines = f"{BETWEEN} = {filled(_code(self.inner, form), given, constants[:taken])}\n"
+            given, constants = (BETWEEN,), constants[taken:]
         code = filled(_code(self.outer, form), given, constants)
         lines += f"return {code}" if self.outer.is_expression else code
         return f"def {entry_point}({', '.join(arguments)}):\n{indent(lines, '    ')}"

@@ -55,8 +55,8 @@ class Pool(Generic[T]):
     held: tuple[T, ...]
 
     def draw(self, choice: random.Random, held: bool) -> T:
-        """A value of one side; a known one if nothing is held out."""
-        return choice.choice(self.held if held and self.held else self.known)
+        """A value of one side."""
+        return choice.choice(self.held if held else self.known)
 
 
 def split(values: Sequence[T], share: float, choice: random.Random) -> Pool[T]:
