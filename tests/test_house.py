@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 import stages.params
 from softmask.errors import InputError
-from stages import graph
+from stages import check, graph
 from stages.params.section import Section
 
 ROOT = Path(__file__).parents[1]
@@ -193,6 +193,13 @@ def test_params_yaml_is_the_local_profile(tmp_path: Path) -> None:
     composed = tmp_path / "params.yaml"
     compose_and_dump(str(composed), str(ROOT / "conf"), None, "config", "hydra_plugins", ["profile=local"])
     assert (ROOT / "params.yaml").read_text(encoding="utf-8") == composed.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "conf/profile").glob("*.yaml")))
+def test_every_profile_is_valid(profile: str, tmp_path: Path) -> None:
+    composed = tmp_path / "params.yaml"
+    compose_and_dump(str(composed), str(ROOT / "conf"), None, "config", "hydra_plugins", [f"profile={profile}"])
+    check.STAGE.read_params({}, composed)
 
 
 def sections() -> list[type[Section]]:
