@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake: it says what is wrong, where, what was expected and what to do."""
+"""The exception for a mistake, and its kind that may pass: what is wrong, where, what was expected, what to do."""
 
 
 class InputError(Exception):
@@ -20,3 +20,10 @@ class InputError(Exception):
         if self.expected:
             text += f"; expected {self.expected}"
         return text + (f". {self.todo}" if self.todo else "")
+
+
+class Unavailable(InputError):
+    """Something outside isn't there now and may be there later: a hub, a lock that another process holds.
+
+    Whoever runs unattended may try again.
+    """

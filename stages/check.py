@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from stages.component import Context, Stage, StageParams
+from softmask.errors import InputError
+from stages.component import Context, Stage, StageParams, declared_stages
 from stages.files import write_json
 from stages.params.root import RootParams
 
@@ -14,7 +15,19 @@ class Params(StageParams, RootParams):
 
 
 def run(context: Context[Params]) -> None:
-    """Write a constant: params that are valid, whatever they are, must not make other stages run again."""
+    """Write a constant: params that are valid, whatever they are, must not make other stages run again.
+
+    Raises:
+        InputError: a stage that params name isn't in dvc.yaml.
+    """
+    known = declared_stages()
+    for name in context.params.orchestration.stages:
+        if name not in known:
+            raise InputError(
+                f"there is no stage {name!r}",
+                where=f"params.yaml: orchestration.stages.{name}",
+                expected=f"some of {', '.join(known)}",
+            )
     write_json(context.outputs["valid"], {"params": "valid"})
 
 

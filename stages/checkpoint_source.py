@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.params.base import CheckpointParams
 
 WHERE = "params.yaml: base.checkpoint"
@@ -47,7 +47,7 @@ def _fetch(params: CheckpointParams, download: Callable[[], str]) -> Path:
     try:
         return Path(download())
     except Exception as error:  # the hub's client lets errors of its HTTP library through
-        raise InputError(
+        raise Unavailable(
             f"{params.repo} at {params.revision} can't be fetched: {' '.join(str(error).split())}",
             where=f"{WHERE}.repo",
             todo="Check repo, revision and filename, and that the hub can be reached; or download it and set path",

@@ -8,6 +8,7 @@ import argparse
 import gc
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -22,12 +23,15 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.params.section import lookup, read_yaml, validate
+from stages.parent import die_with_parent
 from stages.store import Checkpoints, hold, location
 
+MISTAKE, MAY_PASS = 2, os.EX_TEMPFAIL
+"""Exit codes of a stage."""
 PARAMS_FILE = Path("params.yaml")
 LOCK_FILES = (Path("requirements.lock"), Path("requirements-cuda.lock"))
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
@@ -129,7 +133,9 @@ class Stage(Generic[P]):
             checkpoints.clear()
 
     def main(self) -> None:
-        """The command line `python -m stages.NAME [--axis VALUE ...]`. Exits with 2 on a user's mistake."""
+        """The command line `python -m stages.NAME [--axis VALUE ...]`; exit codes as `run_command` has them."""
+        if "DVC_STAGE" in os.environ:  # DVC started it, and a `dvc repro` that was killed must leave no writer behind
+            die_with_parent(os.getppid())
         run_command(self._command)
 
     def _command(self) -> None:
@@ -152,14 +158,22 @@ class Stage(Generic[P]):
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command line's body; a user's mistake is one plain message and exit code 2, Ctrl-C is 130."""
+    """Run a command line's body; what goes wrong by a person's mistake or for lack of something is a plain message.
+
+    Exit codes: 2 for a mistake, 75 (EX_TEMPFAIL) for what may pass by itself, 130 after Ctrl-C.
+    """
     gc.freeze()  # the imported modules: no later collection, nor that of the interpreter's end, walks them
     gc.set_threshold(700, 10, 10)
     try:
         command()
     except InputError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+        sys.exit(MAY_PASS if isinstance(error, Unavailable) else MISTAKE)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch is not imported here
+            raise
+        typer.secho(f"error: the GPU's memory is full: {error}", fg="red", err=True)
+        sys.exit(MAY_PASS)
     except KeyboardInterrupt:
         typer.secho("interrupted: finished work is kept, run again to go on", fg="yellow", err=True)
         sys.exit(130)
@@ -176,12 +190,21 @@ def seed_of(text: str) -> int:
     return int(text)
 
 
-def declared_code(stage: str, file: Path = Path("dvc.yaml")) -> list[str]:
-    """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact."""
+def declared_stages(file: Path = Path("dvc.yaml")) -> dict[str, Any]:
+    """The stages of dvc.yaml by name, a matrix as one.
+
+    Raises:
+        InputError: the file isn't there.
+    """
     if not file.exists():
         raise InputError("the file is missing", where=str(file), todo="Run from the repository's root")
-    stages = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
-    return sorted(dep for dep in stages[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
+    stages: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def declared_code(stage: str) -> list[str]:
+    """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact."""
+    return sorted(dep for dep in declared_stages()[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
 
 
 def environment() -> dict[str, Any]:

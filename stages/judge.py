@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PrinterCallback
 
 from softmask.backbones.causal_lm import forward_flops, load_causal_lm, load_tokenizer
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from softmask.tokens import PackedTokens
 from softmask.training import checkpoints
 from softmask.training.causal import CausalObjective, RowsAndNext, collate
@@ -72,7 +72,7 @@ def fetch(params: HubJudgeParams) -> Path:
         try:
             folder = Path(snapshot_download(params.path, revision=params.revision, allow_patterns=list(HUB_FILES)))
         except (OSError, ValueError) as error:
-            raise InputError(
+            raise Unavailable(
                 f"{params.path} can't be fetched: {' '.join(str(error).split())}",
                 where="params.yaml: judge.hub",
                 todo="Check path and revision, and that the hub can be reached",

@@ -4,7 +4,6 @@ The parent keeps the checkpoint store and writes the manifest; the workers run t
 writes the outputs. Workers never outlive the parent, which holds the store as its only writer.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,11 +16,10 @@ import torch.distributed
 from softmask.errors import InputError
 from stages.component import Context, StageParams
 from stages.files import read_json, write_json
+from stages.parent import die_with_parent
 
 P = TypeVar("P", bound=StageParams)
 COUNTS = "worker_counts.json"
-PR_SET_PDEATHSIG = 1
-"""Of <linux/prctl.h>: the signal that a process gets when its parent dies."""
 
 
 def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Context[P]], None]:
@@ -35,7 +33,7 @@ def in_processes(module: str, run: Callable[[Context[P]], None]) -> Callable[[Co
     def launched(context: Context[P]) -> None:
         compute: Any = getattr(context.params, "compute")  # noqa: B009 - every stage that launches has it
         if torch.distributed.is_torchelastic_launched():
-            _die_with(os.getppid())
+            die_with_parent(os.getppid())
             run(context)
             if torch.distributed.get_rank() == 0:
                 write_json(context.checkpoints.path / COUNTS, context.counts)
@@ -93,16 +91,8 @@ def _wait(launcher: subprocess.Popen[bytes]) -> int:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _die_with(parent: int) -> None:
-    """Let the system kill this process when its parent is gone, however that came about (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 if __name__ == "__main__":
     from torch.distributed.run import main as torchrun
 
-    _die_with(int(sys.argv[1]))
+    die_with_parent(int(sys.argv[1]))
     torchrun(sys.argv[2:])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.params.code.published import PublishedParams, Source
 
 
@@ -27,7 +27,7 @@ def published_folder(params: PublishedParams, source: Source, patterns: Sequence
     try:
         return Path(snapshot_download(params.repo, revision=params.revision, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client lets errors of its HTTP library through
-        raise InputError(
+        raise Unavailable(
             f"{params.repo} at {params.revision} can't be fetched: {' '.join(str(error).split())}",
             where=f"{where}.published.repo",
             todo="Check repo and revision, and that the hub can be reached; or download it, and set path and source",

@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 
 LEASE_SECONDS = 60.0
 """A writer that has not renewed its lease for so long is taken for dead."""
@@ -56,10 +56,10 @@ class Mirror:
         """Copy a finished file, or a finished folder with its seal last; its siblings that are gone here go there too.
 
         Raises:
-            InputError: another writer has taken the lease.
+            Unavailable: another writer has taken the lease.
         """
         if self._lost:
-            raise InputError(f"another machine has taken over this stage (lease {self._lease})", todo="Let it finish")
+            raise Unavailable(f"another machine has taken over this stage (lease {self._lease})", todo="Let it finish")
         files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
         for file in sorted(files, key=lambda p: (p.name == LAST, p.as_posix())):
             remote = self._remote(file)
@@ -84,7 +84,7 @@ class Mirror:
             lost: called when another writer has taken the lease; must end the work.
 
         Raises:
-            InputError: another writer holds it.
+            Unavailable: another writer holds it.
         """
         self._take()
         done = threading.Event()
@@ -102,14 +102,14 @@ class Mirror:
     def _take(self) -> None:
         holder = self._holder()
         if holder and time.time() - float(holder["renewed"]) < LEASE_SECONDS:
-            raise InputError(
+            raise Unavailable(
                 f"another machine is working on this stage (lease {self._lease})",
                 todo=f"Wait for it; a dead writer's lease ends after {LEASE_SECONDS:.0f} seconds",
             )
         self._renew()
         time.sleep(0.2)  # of two that take it at once, the later write wins and the other sees that here
         if self._holder().get("owner") != self._owner:
-            raise InputError(f"another machine has just begun this stage (lease {self._lease})", todo="Wait for it")
+            raise Unavailable(f"another machine has just begun this stage (lease {self._lease})", todo="Wait for it")
 
     def _keep(self, done: threading.Event, lost: Callable[[], None]) -> None:
         while not done.wait(LEASE_SECONDS / 4):

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.files import dump_json, write_text
 from stages.remote_store import Mirror
 
@@ -120,7 +120,8 @@ def hold(root: Path, instance: str, key: str) -> Iterator[Checkpoints]:
         key: hash of the stage's inputs.
 
     Raises:
-        InputError: another process holds it, or the folder can't be made.
+        Unavailable: another process holds it.
+        InputError: the folder can't be made.
     """
     path = root / f"{instance}-{key[:16]}"
     try:
@@ -128,7 +129,7 @@ def hold(root: Path, instance: str, key: str) -> Iterator[Checkpoints]:
         lock = FileLock(root / f"{path.name}.lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise InputError(
+        raise Unavailable(
             f"{instance} is running in another process (it holds {path}.lock)",
             todo="Wait for it, or stop it; then run again",
         ) from None

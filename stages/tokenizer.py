@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from softmask.tokens import Vocabulary
 from stages.component import Context, Stage, StageParams
 from stages.files import write_json, write_text
@@ -123,7 +123,7 @@ def load_hub(params: HubTokenizerParams) -> Tokenizer:
         try:
             path = Path(hf_hub_download(params.path, "tokenizer.json", revision=params.revision))
         except (OSError, ValueError) as error:
-            raise InputError(
+            raise Unavailable(
                 f"tokenizer.json of {params.path} can't be fetched: {' '.join(str(error).split())}",
                 where=where,
                 todo="Check path and revision, and that the hub can be reached",

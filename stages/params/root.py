@@ -15,6 +15,7 @@ from stages.params.corpus import CorpusParams
 from stages.params.evaluation import EvaluationParams
 from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.model import DiffusionParams, ModelParams
+from stages.params.orchestration import OrchestrationParams
 from stages.params.report import Regime, ReportParams
 from stages.params.sampling import SamplingParams
 from stages.params.section import Section, Seed
@@ -45,6 +46,7 @@ class RootParams(Section):
     compare: CompareParams
     report: ReportParams
     code: CodeParams
+    orchestration: OrchestrationParams
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""

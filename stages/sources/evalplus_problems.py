@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from softmask.evaluation.plain_data import NotPlain
 from softmask.evaluation.problems import Problem
 from stages.params.code.problem_sets import EvalPlusDataset, EvalPlusSetParams
@@ -52,7 +52,7 @@ def _read(params: EvalPlusSetParams, where: str) -> Mapping[str, Mapping[str, An
             humaneval.get_human_eval_plus() if is_humaneval else mbpp.get_mbpp_plus()
         )
     except (OSError, EOFError) as error:  # missing, no gzip file, or no network
-        raise InputError(
+        raise Unavailable(
             f"can't be read or fetched: {error}",
             where=f"{where}.file: {source}",
             todo="Check the path, or that github.com can be reached; or take another source, such as wheel",

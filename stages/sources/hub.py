@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.params.corpus import HubParams
 from stages.sources.documents import Document
 
@@ -29,7 +29,7 @@ class HubStream:
             )
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(
+            raise Unavailable(
                 f"{params.path} (config {params.config}, split {params.split}) can't be opened: {reason}",
                 where=WHERE,
                 todo="Check path, config, split and revision, and that the hub can be reached",
@@ -85,7 +85,7 @@ class HubStream:
                 return
             except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
                 reason = " ".join(str(error).split())
-                raise InputError(
+                raise Unavailable(
                     f"the stream breaks off after record {number}: {reason}",
                     where=self._params.path,
                     todo="Check that the hub can be reached, or the file; then run again",

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.params.code.instructions import ChatHubParams, InstructionsParams
 from stages.sources.chats import Chat, Dropped, chat_of
 
@@ -54,7 +54,7 @@ def _open(params: ChatHubParams, where: str) -> Any:
     try:
         rows = datasets.load_dataset(params.path, params.config, split=params.split, revision=params.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
+        raise Unavailable(
             f"{params.path} (config {params.config}, split {params.split}) can't be opened: "
             f"{' '.join(str(error).split())}",
             where=where,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.files import read_lines
 from stages.params.code.math_problems import MathHubParams
 
@@ -26,7 +26,7 @@ def hub_records(params: MathHubParams, where: str) -> Iterator[Record]:
     try:
         rows = datasets.load_dataset(params.path, params.config, split=params.split, revision=params.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
+        raise Unavailable(
             f"{params.path} (config {params.config}, split {params.split}) can't be opened: "
             f"{' '.join(str(error).split())}",
             where=where,
