@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro params graph test test-all lint format bench lock
+.PHONY: help env repro serve params graph test test-all lint format bench lock
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ repro: env ## Run the pipeline on params.yaml; read reports/report.html afterwar
 	@$(BIN)/python -m stages.check
 	@$(BIN)/dvc repro
 
+serve: env ## Start a Prefect server, workers and the deployments, on loopback, until Ctrl-C
+	@$(BIN)/python -m pipelines.serve
+
 params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, paper, paper_scratch or your own)
 	@test -f conf/profile/$(PROFILE).yaml || { echo "error: there is no conf/profile/$(PROFILE).yaml" >&2; exit 2; }
 	@$(BIN)/python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump; compose_and_dump( \
@@ -59,7 +62,7 @@ test-all: test ## Run all tests: the fast ones, then the slow ones (under 40 min
 lint: env ## Check style, formatting and types, as pre-commit does
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy softmask stages
+	@$(BIN)/mypy softmask stages pipelines
 
 format: env ## Mend style and formatting
 	@$(BIN)/ruff check --fix

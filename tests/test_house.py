@@ -26,7 +26,7 @@ from stages import check, graph
 from stages.params.section import Section
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("softmask", "stages")
+PACKAGES = ("softmask", "stages", "pipelines")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 

@@ -170,6 +170,7 @@ def test_dvc_shows_every_plot_with_its_points(smoke: Clone) -> None:
     assert {point["model"] for point in points["omega_s"]} == {"sm_iso_update-1"}
 
 
+@pytest.mark.slow
 def test_an_experiment_composes_params_runs_what_they_change_and_is_shown(copy: Clone) -> None:
     copy.run("git", "add", "--all")
     copy.run("git", "commit", "--quiet", "--message=finished")

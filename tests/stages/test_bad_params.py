@@ -110,7 +110,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     # Keys
     "an unknown section": (
         {"bogus": 1},
-        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code",
+        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code, orchestration",
     ),
     "an unknown key": (
         {"compute.gpus": 2},

@@ -194,5 +194,5 @@ def test_a_revision_that_is_not_there_is_a_clear_message(tmp_path: Path) -> None
     revision = "f" * 40
     with hub_of(write_published_tokenizer(tmp_path / "repository"), []) as endpoint:
         done = fetch(endpoint, tmp_path / "home", revision=revision)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 75 and "Traceback" not in done.stderr
     assert f"error: params.yaml: code.settings.dream.base.published.repo: a/b at {revision} can't be" in done.stderr

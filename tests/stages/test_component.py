@@ -1,6 +1,7 @@
 """The runner, the checkpoint store, manifests and hashes: what every stage is held to."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from dvc.repo import Repo
 
@@ -28,10 +30,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_stage.make(tmp_path)
 
 
-def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[Any] | None" = None) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        assert process is None or process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
 
@@ -107,6 +109,33 @@ def test_a_stopped_stage_keeps_its_units_and_goes_on_to_the_same_bytes(
     assert tiny_stage.log(folder) == "0120112", "unit 0 is not computed again"
     assert {p.name: p.read_bytes() for p in (folder / "out").iterdir() if p.name != "run.json"} == undisturbed
     assert not unfinished(folder)
+
+
+@pytest.mark.parametrize("by_dvc", [True, False])
+def test_a_stage_that_dvc_started_ends_with_it_and_another_does_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, by_dvc: bool
+) -> None:
+    if by_dvc:
+        monkeypatch.setenv("DVC_STAGE", "tiny")
+    (folder / "hold").touch()
+    code = "import subprocess, sys; print(subprocess.Popen([sys.executable, 'tiny.py']).pid, flush=True); input()"
+    environment = {**os.environ, "PYTHONPATH": str(tiny_stage.ROOT)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None and parent.stdin is not None
+    stage = psutil.Process(int(parent.stdout.readline()))
+    wait_for(lambda: tiny_stage.log(folder) == "01", parent)
+    parent.kill()
+    parent.wait()
+    if by_dvc:
+        psutil.wait_procs([stage], timeout=10)
+        assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
+    else:
+        (folder / "hold").unlink()
+        wait_for(lambda: (folder / "out" / "manifest.json").exists())
+    parent.stdout.close()
+    parent.stdin.close()
 
 
 def interrupt(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""The conductor: Prefect flows over the DVC graph. Knows when and where stages run, and nothing of what they do."""

@@ -1,0 +1,99 @@
+"""The stage runs that a flow has started: await them through an absent server, and cancel them when the flow ends."""
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+POLL_SECONDS = 0.5
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+class Children:
+    """Runs of the `stage` deployments for one workspace.
+
+    Args:
+        workspace: the coordinator's.
+        revision: None where workers share it; the commit that they check out where each has a clone of its own.
+    """
+
+    def __init__(self, workspace: str, revision: str | None) -> None:
+        self._tag = f"workspace:{workspace}"
+        self._parameters = {"workspace": workspace if revision is None else ".", "revision": revision}
+        self._ids: set[UUID] = set()
+        self.stopped = threading.Event()
+
+    def run(self, stage: str, pool: str, key: str) -> FlowRun:
+        """Start a stage in a pool, and wait until it has ended, however that is.
+
+        Args:
+            stage: DVC's name of it.
+            pool: the work pool, which is the deployment's name.
+            key: the same for a request that is sent again because its answer was lost.
+        """
+        started: Any = run_deployment(
+            f"stage/{pool}",
+            parameters={"name": stage, **self._parameters},
+            flow_run_name=stage,
+            tags=[self._tag],
+            idempotency_key=key,
+            timeout=0,
+        )
+        self._ids.add(started.id)
+        return self._ended(started.id)
+
+    def cancel(self) -> None:
+        """Cancel what this flow has started and is not over, and let nobody wait any more."""
+        self.stopped.set()
+        with get_client(sync_client=True) as client:
+            _cancel(client, self._ids)
+
+    def cancel_strays(self) -> int:
+        """Cancel the runs that another flow, now dead, has left in this workspace, and wait for their end; how many."""
+        wanted = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[self._tag]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
+        )
+        with get_client(sync_client=True) as client:
+            strays = [run.id for run in client.read_flow_runs(flow_run_filter=wanted)]
+            _cancel(client, strays)
+        for stray in strays:
+            self._ended(stray)
+        return len(strays)
+
+    def _ended(self, run: UUID) -> FlowRun:
+        while True:
+            try:
+                with get_client(sync_client=True) as client:
+                    while True:
+                        found = client.read_flow_run(run)
+                        if found.state is not None and found.state.is_final():
+                            return found
+                        time.sleep(POLL_SECONDS)
+            except httpx.HTTPError:  # the server is away; the stage goes on without it
+                time.sleep(POLL_SECONDS)
+
+
+def _cancel(client: SyncPrefectClient, runs: Iterable[UUID]) -> None:
+    for run in runs:
+        try:
+            state = client.read_flow_run(run).state
+            if state is None or not state.is_final():
+                client.set_flow_run_state(run, Cancelling())
+        except ObjectNotFound:
+            continue

@@ -1,0 +1,88 @@
+"""Run a command and tell what it says while it says it; stop it with everything that it started. Knows no Prefect."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+PROGRESS_SECONDS = 10.0
+"""Between two reports of a progress bar, which writes many times a second."""
+GRACE_SECONDS = 15.0
+"""For an interrupted command to keep its work and end."""
+
+
+def follow(command: Sequence[str], cwd: Path, say: Callable[[str], None]) -> int:
+    """Run a command to its end; its exit code.
+
+    It has a process group of its own. If this call is interrupted in any way, the group is interrupted as Ctrl-C does,
+    and killed if it doesn't end in time; nothing that it started is left.
+
+    Args:
+        command: what to run.
+        cwd: where.
+        say: gets each line of its output, and now and then where a progress bar is.
+    """
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    assert process.stdout is not None
+    reader = threading.Thread(target=_tell, args=(process.stdout, say), daemon=True)
+    reader.start()
+    try:
+        code = process.wait()
+    except BaseException:
+        _stop(process)
+        raise
+    finally:
+        reader.join(timeout=5)
+    return code
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Interrupt the group, wait, and kill what is left of it and of its descendants."""
+    family = _family(process.pid)
+    _signal(process.pid, signal.SIGINT)
+    _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
+    for one in {*alive, *_family(process.pid)}:
+        if one.is_running():
+            one.kill()
+    process.wait()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.killpg(group, number)
+
+
+def _tell(stream: IO[bytes], say: Callable[[str], None]) -> None:
+    """Whole lines at once; of what a carriage return overwrites, the last of a line and one every few seconds."""
+    said, rest = time.monotonic(), b""
+    while chunk := os.read(stream.fileno(), 65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            _say(line, say)
+        if b"\r" in rest and time.monotonic() - said > PROGRESS_SECONDS:
+            _say(rest, say)
+            said, rest = time.monotonic(), b""
+    _say(rest, say)
+
+
+def _say(line: bytes, say: Callable[[str], None]) -> None:
+    shown = line.rstrip(b"\r\n ").rpartition(b"\r")[2].decode("utf-8", errors="replace")
+    if shown:
+        say(shown)

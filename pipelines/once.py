@@ -1,0 +1,86 @@
+"""Bring one stage of the DVC project in the current folder up to date, as `dvc repro --single-item` does.
+
+    python -m pipelines.once STAGE PARENT [REVISION]
+
+With a revision the folder is a worker's own clone: the revision is checked out, what the stage needs comes from the DVC
+remote, and what it makes goes there. A process of its own, so that it can be interrupted like a terminal's, and ends
+when its parent does. Exit codes: that of the stage's command if it failed; 75 if something isn't there that may be
+later; 2 for what a person has to mend.
+"""
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.stage.exceptions import StageCmdFailedError
+from filelock import FileLock, Timeout
+
+from pipelines.shared import Shared
+from pipelines.workspace import Workspace
+from softmask.errors import Unavailable
+from stages.component import MAY_PASS, MISTAKE, run_command
+from stages.parent import die_with_parent
+
+ALONE = Path(".dvc/tmp/worker.lock")
+
+
+def main(stage: str, parent: int, revision: str | None = None) -> None:
+    """Run it.
+
+    Raises:
+        SystemExit: it failed.
+        InputError: another revision is at work in this clone, or something of `shared` or `workspace`.
+    """
+    die_with_parent(parent)
+    workspace = Workspace(Path.cwd())
+    if revision is None:
+        _reproduce(workspace, stage)
+        return
+    lock = FileLock(ALONE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Unavailable("another stage is at work in this clone", todo="Start its worker with --limit 1") from None
+    with lock:
+        shared = Shared(workspace)
+        shared.check_out(revision)
+        shared.fetch_runs()
+        *above, _ = workspace.plan([stage])
+        for step in above:
+            if not shared.restore(step.name):
+                raise Unavailable(f"nobody has pushed {step.name}, which {stage} needs")
+        _reproduce(workspace, stage)
+        shared.push(stage)
+
+
+def _reproduce(workspace: Workspace, stage: str) -> None:
+    try:
+        workspace.repo.reproduce(targets=[stage], single_item=True)
+    except DvcException as error:
+        causes = list(_causes(error))
+        print(f"error: {': '.join(str(cause) for cause in causes)}", file=sys.stderr, flush=True)
+        sys.exit(next((code for cause in causes if (code := _code(cause)) is not None), MISTAKE))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _code(error: BaseException) -> int | None:
+    if isinstance(error, LockError):
+        return MAY_PASS
+    if isinstance(error, StageCmdFailedError) and (found := re.search(r"exited with (-?\d+)$", str(error))):
+        code = int(found[1])
+        return code if code >= 0 else 128 - code  # by a signal, as shells say it
+    return None
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run_command(lambda: main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

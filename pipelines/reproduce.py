@@ -1,0 +1,247 @@
+"""The flow `reproduce`: `dvc repro` with every stage a run of its own, as soon as its inputs are there."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect import flow, get_client, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import Task, exponential_backoff
+
+from pipelines.children import Children
+from pipelines.resources import Stopped, check_limits, occupied
+from pipelines.shared import Shared
+from pipelines.stage import MAY_PASS_STATE
+from pipelines.workspace import Step, Workspace
+from softmask.errors import Unavailable
+from stages.component import PARAMS_FILE
+from stages.params.orchestration import OrchestrationParams
+from stages.params.section import lookup, read_yaml, validate
+
+LOCK = Path(".dvc/tmp/reproduce.lock")
+MOST_STAGES = 1000
+"""Stages that can wait at the same time, each in a thread."""
+
+
+_THREADS: Any = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
+
+
+class Outcome(StrEnum):
+    """What became of a stage."""
+
+    RAN = "ran"
+    RESTORED = "taken from the run cache"
+    UNCHANGED = "unchanged"
+
+
+class MayPass(Exception):
+    """A try failed for want of something that may be there later: a worker, a GPU's memory, the network."""
+
+
+class StageFailed(Exception):
+    """A stage failed in a way that no second try would mend."""
+
+
+@dataclass(frozen=True)
+class Conductor:
+    """What the tasks of one flow run share."""
+
+    workspace: Workspace
+    shared: Shared | None
+    """Where the stages run in other clones."""
+    params: OrchestrationParams
+    children: Children
+    dvc: threading.Lock
+    """DVC's objects are for one thread at a time."""
+
+    def bring_up_to_date(self, step: Step, changed: bool) -> Outcome:
+        """Run a stage if it is out of date.
+
+        Args:
+            step: the stage.
+            changed: one of the stages that make its inputs has run.
+        """
+        if not (step.stale or changed):
+            return Outcome.UNCHANGED
+        with self.dvc:
+            # what ran above it may have made the same bytes again
+            if step.recorded and not self.workspace.stale(step.name):
+                return Outcome.UNCHANGED
+            if self.shared is not None and self.shared.restore(step.name):
+                return Outcome.RESTORED
+        asked = self.params.of(step.name)
+        key = f"{task_run.get_id()}-{task_run.get_run_count()}"
+        with occupied(asked, self.children.stopped):
+            _judge(step.name, self.children.run(step.name, "gpu" if asked.gpu else "cpu", key))
+        if self.shared is not None:
+            with self.dvc:
+                self.shared.fetch_runs()
+                if not self.shared.restore(step.name):
+                    raise StageFailed(f"{step.name} has run, but its run isn't in the DVC remote")
+        return Outcome.RAN
+
+
+@flow(name="reproduce", task_runner=_THREADS, persist_result=False)
+def reproduce(targets: list[str] | None = None, workspace: str = ".", distributed: bool = False) -> None:
+    """Bring the pipeline up to date, as `dvc repro TARGETS` does, with independent stages at the same time.
+
+    Each stage is a run of the deployment `stage/cpu` or `stage/gpu`, in the pool of that name. When all is done,
+    dvc.lock has the bytes that `dvc repro` would have written. A cancelled flow cancels its stages; their work is kept.
+
+    Args:
+        targets: stages, everything above them included; all stages if there are none.
+        workspace: folder of the DVC project.
+        distributed: workers have clones of their own. They check out this workspace's commit, and share outputs and
+            runs through DVC's default remote; nothing is computed here.
+
+    Raises:
+        InputError: params, dvc.yaml or the limits are wrong; another `reproduce` is at work in the workspace.
+        StageFailed: a stage failed; those that don't need it have run.
+    """
+    root = Path(workspace).resolve()
+    logger = get_run_logger()
+    with chdir(root), _alone(root):  # DVC names stages as they are called from here
+        params = _orchestration(root / PARAMS_FILE)
+        opened = Workspace(root)
+        shared = Shared(opened) if distributed else None
+        children = Children(str(root), None if shared is None else shared.revision())
+        conductor = Conductor(opened, shared, params, children, threading.Lock())
+        if shared is not None:
+            shared.fetch_runs()
+        if strays := conductor.children.cancel_strays():
+            logger.warning("%d stage runs of an earlier flow were still at work here: cancelled", strays)
+        before, plan = conductor.workspace.recorded(), conductor.workspace.plan(targets or [])
+        with get_client(sync_client=True) as client:
+            check_limits(client, params, [step.name for step in plan])
+        logger.info("%d stages, %d of them out of date", len(plan), sum(step.stale for step in plan))
+        try:
+            states = _run(conductor, plan)
+        except BaseException:
+            conductor.children.cancel()
+            raise
+        finally:
+            conductor.workspace.arrange_lock(before, [step.name for step in plan])
+        _report(states)
+
+
+def _run(conductor: Conductor, plan: Sequence[Step]) -> dict[str, State[Outcome]]:
+    """The final state of every stage."""
+    futures: dict[str, PrefectFuture[Outcome]] = {}
+    run = _stage_task(conductor)
+    for step in plan:
+        upstream = [futures[name] for name in step.upstream]
+        futures[step.name] = run.with_options(name=step.name, task_run_name=step.name).submit(step, upstream)
+    for future in futures.values():
+        future.wait()
+    return {name: future.state for name, future in futures.items()}
+
+
+def _stage_task(conductor: Conductor) -> "Task[[Step, list[Any]], Outcome]":
+    def stage(step: Step, upstream: list[Outcome]) -> Outcome:
+        return conductor.bring_up_to_date(step, any(end is not Outcome.UNCHANGED for end in upstream))
+
+    return Task(
+        stage,
+        retries=conductor.params.retries,
+        retry_delay_seconds=exponential_backoff(conductor.params.retry_seconds),
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _may_pass(_: "Task[..., Any]", __: TaskRun, state: "State[Any]") -> bool:
+    try:
+        state.result()
+    except (MayPass, Unavailable, ConcurrencySlotAcquisitionError):
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+def _judge(stage: str, run: FlowRun) -> None:
+    """Tell a good end from the others.
+
+    Raises:
+        MayPass: it may be tried again.
+        StageFailed: it may not.
+        Stopped: it was cancelled.
+    """
+    state = run.state
+    assert state is not None
+    if state.is_completed():
+        return
+    if state.is_cancelled():
+        raise Stopped(f"{stage} was cancelled")
+    if state.is_crashed() or state.name == MAY_PASS_STATE:
+        raise MayPass(f"{stage}: {state.message}")
+    raise StageFailed(f"{stage}: {state.message} (run {run.name}, {run.id})")
+
+
+def _report(states: Mapping[str, "State[Outcome]"]) -> None:
+    """Leave a table of all stages.
+
+    Raises:
+        StageFailed: not all of them are up to date.
+    """
+    ends = {name: _end(state) for name, state in states.items()}
+    create_table_artifact(
+        table=[{"stage": name, "outcome": end} for name, end in ends.items()],
+        key="reproduce",
+        description=f"What became of the stages in {flow_run.get_name()}",
+    )
+    failed = {name: end for name, end in ends.items() if end not in set(Outcome)}
+    if failed:
+        raise StageFailed("; ".join(f"{name}: {end}" for name, end in failed.items()))
+
+
+def _end(state: "State[Outcome]") -> str:
+    if state.is_completed():
+        return str(state.result())
+    if state.name == "NotReady":
+        return "not run, for want of its inputs"
+    return str(state.message)
+
+
+def _orchestration(file: Path) -> OrchestrationParams:
+    key, model = "orchestration", OrchestrationParams
+    names = {name: f"{key}.{name}" for name in model.model_fields}
+    return validate(model, lookup(read_yaml(file), key, str(file)), str(file), prefix=names)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the workspace as the only flow.
+
+    Raises:
+        InputError: another one holds it.
+    """
+    path = root / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".txt")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another flow"
+        raise Unavailable(
+            f"{who} is at work in this workspace", where=str(root), todo="Wait for it, or cancel it; then run again"
+        ) from None
+    try:
+        holder.write_text(f"flow run {flow_run.get_name()!r}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,99 @@
+"""Make what the flows need on the Prefect server that PREFECT_API_URL names: pools, limits, and the deployments.
+
+    python -m pipelines.setup [--cpu N] [--memory GIB] [--gpu N]
+
+May be run again; what is there is brought up to date. Limits are those of this machine unless they are given.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import psutil
+import typer
+from prefect import get_client
+from prefect.automations import Automation, EventTrigger
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import Posture
+from prefect.workers.process import ProcessWorker
+
+from softmask.errors import InputError
+from stages.component import run_command
+
+POOLS = ("flows", "cpu", "gpu")
+"""`flows` for the flows that start others, so that these never hold what the others wait for."""
+SILENT_SECONDS = 90
+"""A run that has sent no heartbeat for so long is taken for lost; runs send one every 30 seconds."""
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def of_machine() -> dict[str, int]:
+    """What this machine has: cores, GiB of memory, GPUs."""
+    memory = int(psutil.virtual_memory().total / 2**30)
+    return {"cpu": len(os.sched_getaffinity(0)), "memory": memory, "gpu": _gpus()}
+
+
+def _gpus() -> int:
+    import torch  # seconds of start, which only this needs
+
+    return torch.cuda.device_count()
+
+
+def set_up(limits: Mapping[str, int]) -> None:
+    """Pools, limits, deployments, and the automation that gives up lost runs.
+
+    Raises:
+        InputError: `prefect deploy` failed.
+    """
+    with get_client(sync_client=True) as client:
+        for pool in POOLS:
+            template = ProcessWorker.get_default_base_job_template()
+            wanted = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
+            client.create_work_pool(wanted, overwrite=True)
+        for name, limit in limits.items():
+            client.upsert_global_concurrency_limit_by_name(name, limit)
+    _give_up_lost_runs()
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"prefect deploy --all failed: {(done.stdout + done.stderr)[-1500:]}", where="prefect.yaml")
+
+
+def _give_up_lost_runs() -> None:
+    """Call a run crashed whose machine went away without a word: whoever awaits it starts it again elsewhere."""
+    name = "Give up runs that have fallen silent"
+    trigger = EventTrigger(
+        posture=Posture.Proactive,
+        match={"prefect.resource.id": ["prefect.flow-run.*"]},
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)},
+        for_each={"prefect.resource.id"},
+        threshold=1,
+        within=SILENT_SECONDS,
+    )
+    action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: its worker or machine is lost")
+    wanted = Automation(name=name, trigger=trigger, actions=[action])
+    try:
+        found: Any = Automation.read(name=name)
+        assert found.id is not None
+    except ValueError:
+        created: Any = wanted.create()
+        assert created.id is not None
+
+
+def main(
+    cpu: Annotated[int | None, typer.Option(min=1, help="Cores that stages may occupy at the same time")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory that they may occupy")] = None,
+    gpu: Annotated[int | None, typer.Option(min=0, help="GPUs that they may occupy")] = None,
+) -> None:
+    """The command line."""
+    given = {name: value for name, value in (("cpu", cpu), ("memory", memory), ("gpu", gpu)) if value is not None}
+    set_up({**of_machine(), **given})
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))

@@ -1,0 +1,108 @@
+"""Work that clones of one repository share through git and the DVC remote: revisions, outputs, and the runs themselves.
+
+A run in DVC's run cache is found by its command and the hashes of its inputs and parameters. So what one clone has
+computed, another takes from there, outputs and entry in dvc.lock, without computing anything.
+"""
+
+from typing import Any
+
+from dvc.config import RemoteConfigError
+from dvc.exceptions import DvcException
+from dvc.stage.cache import RunCacheNotFoundError
+from scmrepo.exceptions import SCMError
+
+from pipelines.workspace import Workspace
+from softmask.errors import InputError, Unavailable
+
+
+class Shared:
+    """One clone's side of it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Find the remote.
+
+        Raises:
+            InputError: DVC has no default remote here.
+        """
+        self._workspace = workspace
+        self._repo: Any = workspace.repo
+        try:
+            self._runs: Any = self._repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
+        except RemoteConfigError:
+            raise InputError(
+                "DVC has no default remote", where=str(workspace.root), todo="dvc remote add --default NAME URL"
+            ) from None
+
+    def revision(self) -> str:
+        """The commit that is checked out, which others can run.
+
+        Raises:
+            InputError: code, params or dvc.yaml differ from it.
+        """
+        self._nothing_changed("Commit it and push, so that workers can check it out")
+        revision: str = self._repo.scm.get_rev()
+        return revision
+
+    def check_out(self, revision: str) -> None:
+        """Have a commit in the working tree, fetched if it isn't here.
+
+        Raises:
+            InputError: somebody has changed files here; there is no such commit.
+        """
+        scm = self._repo.scm
+        if scm.get_rev() == revision:
+            return
+        self._nothing_changed("A worker's clone is for its worker alone: commit or discard it")
+        try:
+            scm.fetch()
+            scm.checkout(revision, force=True)
+        except SCMError as error:
+            raise InputError(
+                f"{revision} can't be checked out: {error}", where=str(self._workspace.root), todo="Push it"
+            ) from None
+
+    def fetch_runs(self) -> None:
+        """Learn of the runs that others have pushed."""
+        self._repo.stage_cache.transfer(self._runs, self._repo.cache.legacy, force=False)
+
+    def restore(self, stage: str) -> bool:
+        """Bring a stage up to date with what was computed somewhere; never compute it.
+
+        Returns:
+            Whether it is up to date now.
+        """
+        with self._workspace.locked():
+            (found,) = self._repo.stage.collect(stage)
+            if not found.changed():
+                return True
+            found.remove_outs()
+            found.save_deps()
+            try:
+                self._repo.stage_cache.restore(found, pull=True)
+            except RunCacheNotFoundError:
+                return False
+            found.save()
+            found.commit()
+            found.dump(update_pipeline=False)
+            return True
+
+    def push(self, stage: str) -> None:
+        """Give a stage's outputs and its run to the others.
+
+        Raises:
+            Unavailable: the remote can't be written.
+        """
+        try:
+            self._repo.push(targets=[stage], run_cache=True)
+        except DvcException as error:
+            raise Unavailable(f"{stage} can't be pushed: {error}", where=str(self._workspace.root)) from None
+
+    def _nothing_changed(self, todo: str) -> None:
+        """See that nothing differs from the commit but what DVC writes itself."""
+        staged, unstaged, _ = self._repo.scm.status(untracked_files="no")
+        changed = {path for paths in staged.values() for path in paths} | set(unstaged)
+        foreign = sorted(changed - self._workspace.written())
+        if foreign:
+            raise InputError(
+                f"{', '.join(foreign)} changed since the last commit", where=str(self._workspace.root), todo=todo
+            )

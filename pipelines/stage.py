@@ -1,0 +1,41 @@
+"""The flow that a worker runs for one stage. Deployed once for each pool; `reproduce` starts it."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from pipelines.follow import follow
+from stages.component import MAY_PASS
+from stages.parent import die_with_parent
+
+MAY_PASS_STATE = "MayPass"
+"""Name of the state of a stage that failed for want of something that may be there later."""
+
+
+@flow(name="stage", flow_run_name="{name}", persist_result=False)
+def stage(name: str, workspace: str, revision: str | None = None) -> State[None]:
+    """Bring one stage up to date, as `dvc repro --single-item NAME` does. Its output goes to the run's log.
+
+    If the worker dies, this process is told to end at once; so is the stage, whose work is kept.
+
+    Args:
+        name: DVC's name of the stage, such as `arm@binary-1`.
+        workspace: folder of the DVC project; relative to the worker's.
+        revision: the commit to check out, in a clone that is the worker's own; what the stage needs and makes goes
+            through the DVC remote. None in a workspace that workers share.
+    """
+    logger = get_run_logger()
+    die_with_parent(os.getppid(), signal.SIGTERM)  # Prefect turns it into a crash of this run
+    command = [sys.executable, "-m", "pipelines.once", name, str(os.getpid())]
+    command += [] if revision is None else [revision]
+    code = follow(command, Path(workspace), logger.info)
+    if code == 0:
+        return Completed()
+    if code == MAY_PASS or code >= 128:  # lack of something, or killed, for want of memory say
+        return Failed(name=MAY_PASS_STATE, message=f"{name} ended with exit code {code}; it may be tried again")
+    return Failed(message=f"{name} failed with exit code {code}; its own message is in the log of this run")

@@ -1,0 +1,41 @@
+"""One server with workers for all tests of the flows."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from pipelines.serve import HOST, serving
+
+ROOT = Path(__file__).parents[2]
+LIMITS = {"cpu": 2, "memory": 8, "gpu": 2}
+
+
+def free_port() -> int:
+    """A port that nobody listens to."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def _keep_dvc_to_itself(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("dvc")))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, _keep_dvc_to_itself: None) -> Iterator[None]:
+    """A real server, two workers for stages without a GPU and two for those with one (which need no real GPU)."""
+    root = tmp_path_factory.mktemp("server")
+    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
+        (root / name).symlink_to(ROOT / name)
+    port = free_port()
+    settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: root / ".prefect"}
+    with serving(root, port, 2, 1, LIMITS), temporary_settings(settings):
+        yield

@@ -1,0 +1,138 @@
+"""Small DVC projects, and flow runs over them on a real server with real workers."""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import yaml
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelling
+
+from tests.pipeline.clones import environment
+
+LIMIT = 120.0
+"""Seconds after which anything here counts as hung."""
+
+
+def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None) -> Any:
+    """Wait for a condition; its value. The flow that it waits for must not end meanwhile."""
+    deadline = time.monotonic() + LIMIT
+    while not (value := condition()):
+        state = None if flow is None else flow.run().state
+        assert state is None or not state.is_final(), f"the flow ended before {what}: {state}"
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.05)
+    return value
+
+
+@dataclass(frozen=True)
+class Project:
+    """A DVC project of a few shell commands."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, root: Path, stages: Mapping[str, Any], **orchestration: Any) -> "Project":
+        """A new one.
+
+        Args:
+            stages: as in dvc.yaml.
+            orchestration: what differs from one core a stage and two quick retries.
+        """
+        root.mkdir()
+        usual = {"default": {"cpu": 1, "gpu": 0, "memory": 1}, "stages": {}, "retries": 2, "retry_seconds": 1}
+        params = {"orchestration": {**usual, **orchestration}}
+        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        project = cls(root)
+        project.write(stages)
+        project.run("git", "init", "--quiet")
+        project.run("dvc", "init", "--quiet")
+        return project
+
+    def write(self, stages: Mapping[str, Any]) -> None:
+        """Write dvc.yaml."""
+        (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+    def run(self, *command: str) -> str:
+        """Run a command to its good end."""
+        done = subprocess.run(command, cwd=self.root, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def lock(self) -> bytes:
+        """dvc.lock."""
+        return (self.root / "dvc.lock").read_bytes()
+
+    def said(self, name: str) -> list[str]:
+        """The lines that stages have written to a file which is no output."""
+        path = self.root / name
+        return path.read_text().split("\n")[:-1] if path.exists() else []
+
+    def start(self, targets: Sequence[str] = (), distributed: bool = False) -> "Flow":
+        """Start `reproduce`."""
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name("reproduce/local")
+            parameters = {"targets": list(targets), "workspace": str(self.root), "distributed": distributed}
+            return Flow(self, client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id)
+
+    def reproduce(self, targets: Sequence[str] = (), distributed: bool = False) -> "State[Any]":
+        """Run `reproduce` to its end."""
+        return self.start(targets, distributed).end()
+
+    def runs(self) -> list[FlowRun]:
+        """All stage runs that there were."""
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"workspace:{self.root}"]))
+        with get_client(sync_client=True) as client:
+            return client.read_flow_runs(flow_run_filter=wanted)
+
+    def process(self, stage: str) -> psutil.Process | None:
+        """The process that brings a stage up to date, `pipelines.once`, if it is at work."""
+        for process in psutil.process_iter():
+            try:
+                if process.cmdline()[1:4] == ["-m", "pipelines.once", stage] and Path(process.cwd()) == self.root:
+                    return process
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A run of `reproduce`."""
+
+    project: Project
+    id: UUID
+
+    def run(self) -> FlowRun:
+        """What the server knows of it."""
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(self.id)
+
+    def end(self) -> "State[Any]":
+        """Its last state."""
+
+        def last() -> "State[Any] | None":
+            state = self.run().state
+            return state if state is not None and state.is_final() else None
+
+        state: State[Any] = until(last, "the end of the flow")
+        return state
+
+    def cancel(self) -> None:
+        """As the server's page does."""
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(self.id, Cancelling())
+
+    def process(self) -> psutil.Process:
+        """The process that conducts it."""
+        for process in psutil.process_iter(["environ"]):
+            if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(self.id):
+                return process
+        raise AssertionError("the flow has no process")

@@ -1,0 +1,162 @@
+"""The flow `reproduce` on a real server with real workers: the same as `dvc repro`, side by side, and not lost."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect import get_client
+
+from tests.pipelines.projects import Flow, Project, until
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def timed(name: str, seconds: float, deps: list[str]) -> dict[str, Any]:
+    """A stage that tells when it begins and ends."""
+    say = f"echo {name} {{}} $(date +%s.%N) >> times"
+    copy = f"cat {' '.join(deps)} < /dev/null > {name}.txt"
+    command = f"{say.format('begin')} && sleep {seconds} && {copy} && {say.format('end')}"
+    return {"cmd": command, "deps": deps, "outs": [f"{name}.txt"]}
+
+
+DIAMOND = {
+    "top": {"cmd": "echo top > top.txt", "deps": ["params.yaml"], "outs": ["top.txt"]},
+    "right": timed("right", 1.5, ["top.txt"]),
+    "left": timed("left", 1.5, ["top.txt"]),
+    "bottom": timed("bottom", 0, ["right.txt", "left.txt"]),
+}
+
+
+GATE = {"cmd": "echo begun >> begun; until [ -e go ]; do sleep 0.05; done; echo done > gate.txt", "outs": ["gate.txt"]}
+"""A stage that ends when the test says so."""
+
+
+def begun(project: Project, flow: Flow) -> psutil.Process:
+    """The process of the gate's stage, when its command is at work."""
+    once = until(lambda: project.process("gate"), "the stage", flow)
+    until(lambda: project.said("begun"), "its command", flow)
+    assert isinstance(once, psutil.Process)
+    return once
+
+
+def overlap(project: Project, first: str, second: str) -> bool:
+    """Whether two stages were at work at the same time."""
+    times = {tuple(line.split()[:2]): float(line.split()[2]) for line in project.said("times")}
+    return max(times[first, "begin"], times[second, "begin"]) < min(times[first, "end"], times[second, "end"])
+
+
+def test_the_lock_is_that_of_dvc_repro_and_a_second_flow_runs_nothing(tmp_path: Path) -> None:
+    flow, plain = (Project.of(tmp_path / name, DIAMOND) for name in ("flow", "plain"))
+    for project in (flow, plain):
+        project.run("dvc", "repro", "--single-item", "top")
+    assert flow.reproduce().is_completed()
+    plain.run("dvc", "repro")
+    assert flow.lock() == plain.lock()
+    assert flow.run("dvc", "status") == plain.run("dvc", "status")
+    assert sorted(run.name for run in flow.runs()) == ["bottom", "left", "right"]
+    assert overlap(flow, "left", "right")
+    assert flow.reproduce().is_completed()
+    assert len(flow.runs()) == 3
+
+
+@pytest.mark.slow
+def test_what_is_above_made_the_same_bytes_so_nothing_below_runs(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", DIAMOND)
+    project.run("dvc", "repro")
+    project.write({**DIAMOND, "top": {**DIAMOND["top"], "cmd": "printf 'top\\n' > top.txt"}})
+    assert project.reproduce().is_completed()
+    assert [run.name for run in project.runs()] == ["top"]
+    project.run("dvc", "status", "--quiet")
+
+
+def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> None:
+    both = {name: timed(name, 1.5, []) for name in ("first", "second")}
+    project = Project.of(tmp_path / "project", both, default={"cpu": 1, "gpu": 1, "memory": 1})
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("gpu", 1)
+    try:
+        assert project.reproduce().is_completed()
+    finally:
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name("gpu", 2)
+    assert not overlap(project, "first", "second")
+
+
+def test_a_stage_whose_worker_is_killed_runs_elsewhere_and_nothing_is_left_of_it(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    flow = project.start()
+    once = begun(project, flow)
+    worker = once.parent().parent()
+    assert worker.cmdline()[1:4] == ["-m", "prefect", "worker"]
+    worker.kill()
+    psutil.wait_procs([once], timeout=10)
+    assert not once.is_running()
+    (project.root / "go").touch()
+    assert flow.end().is_completed()
+    assert sorted(str(run.state_name) for run in project.runs()) == ["Completed", "Crashed"]
+    project.run("dvc", "status", "--quiet")
+
+
+def test_a_cancelled_flow_stops_its_stages_and_dvc_repro_goes_on(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE, "below": timed("below", 0, ["gate.txt"])})
+    flow = project.start()
+    once = begun(project, flow)
+    family = [once, *once.children(recursive=True)]
+    flow.cancel()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+    assert flow.end().is_cancelled()
+    (project.root / "go").touch()
+    project.run("dvc", "repro")
+    assert (project.root / "below.txt").read_text() == "done\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "tries"), [(2, 1), (75, 3)])
+def test_a_mistake_is_not_tried_again_and_what_may_pass_is(tmp_path: Path, code: int, tries: int) -> None:
+    stages = {"bad": {"cmd": f"echo try >> tries; exit {code}", "outs": ["bad.txt"]}, "good": timed("good", 0, [])}
+    project = Project.of(tmp_path / "project", {**stages, "below": timed("below", 0, ["bad.txt"])})
+    state = project.reproduce()
+    assert state.is_failed() and f"exit code {code}" in str(state.message)
+    assert project.said("tries") == ["try"] * tries
+    assert (project.root / "good.txt").exists()
+    assert "below: not run, for want of its inputs" in str(state.message)
+
+
+@pytest.mark.slow
+def test_a_second_flow_in_the_workspace_is_refused(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    flow = project.start()
+    begun(project, flow)
+    state = project.reproduce()
+    assert state.is_failed()
+    assert f"flow run {flow.run().name!r} is at work in this workspace" in str(state.message)
+    (project.root / "go").touch()
+    assert flow.end().is_completed()
+
+
+@pytest.mark.slow
+def test_a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", DIAMOND, default={"cpu": 1, "gpu": 3, "memory": 1})
+    state = project.reproduce()
+    assert state.is_failed()
+    assert "top asks for gpu: 3, and there are 2" in str(state.message)
+    assert project.runs() == []
+
+
+@pytest.mark.slow
+def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    flow = project.start()
+    once = begun(project, flow)
+    coordinator = flow.process()
+    coordinator.kill()
+    coordinator.wait()
+    assert once.is_running()
+    again = project.start()
+    psutil.wait_procs([once], timeout=30)
+    assert not once.is_running()
+    (project.root / "go").touch()
+    assert again.end().is_completed()
+    assert sorted(str(run.state_name) for run in project.runs()) == ["Cancelled", "Completed"]
