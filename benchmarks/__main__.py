@@ -24,6 +24,7 @@ REPORT = Path("reports/bench.json")
 MODULES = {
     "stages": "how long each stage took when it last ran",
     "training": "a soft-masked training step against a binary one",
+    "flows": "what Prefect adds to dvc repro, and what two workers save",
     "decoding": "mixing, decoding steps and caches at Dream's shapes",
 }
 """Modules of this package with a function `measure`, and what they measure."""

@@ -22,15 +22,15 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def _keep_dvc_to_itself(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def code_for_all(private_dvc: None) -> Iterator[None]:
+    """Projects that have no code of their own run with this checkout's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path_factory.mktemp("dvc")))
         patch.setenv("PYTHONPATH", str(ROOT))
         yield
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, _keep_dvc_to_itself: None) -> Iterator[None]:
+def server(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[None]:
     """A real server, two workers for stages without a GPU and two for those with one (which need no real GPU)."""
     root = tmp_path_factory.mktemp("server")
     for name in ("prefect.yaml", "pipelines", "stages", "softmask"):

@@ -21,9 +21,9 @@ LIMIT = 120.0
 """Seconds after which anything here counts as hung."""
 
 
-def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None) -> Any:
+def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None, limit: float = LIMIT) -> Any:
     """Wait for a condition; its value. The flow that it waits for must not end meanwhile."""
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + limit
     while not (value := condition()):
         state = None if flow is None else flow.run().state
         assert state is None or not state.is_final(), f"the flow ended before {what}: {state}"
@@ -115,14 +115,14 @@ class Flow:
         with get_client(sync_client=True) as client:
             return client.read_flow_run(self.id)
 
-    def end(self) -> "State[Any]":
-        """Its last state."""
+    def end(self, limit: float = LIMIT) -> "State[Any]":
+        """Its last state, within `limit` seconds."""
 
         def last() -> "State[Any] | None":
             state = self.run().state
             return state if state is not None and state.is_final() else None
 
-        state: State[Any] = until(last, "the end of the flow")
+        state: State[Any] = until(last, "the end of the flow", limit=limit)
         return state
 
     def cancel(self) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def coordinator(tmp_path: Path, _keep_dvc_to_itself: None) -> Iterator[Project]:
+def coordinator(tmp_path: Path, code_for_all: None) -> Iterator[Project]:
     """The coordinator's clone; two workers have theirs in `a` and `b` beside it."""
     origin = Project.of(tmp_path / "origin", DIAMOND)
     for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
