@@ -17,6 +17,7 @@ from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.model import DiffusionParams, ModelParams
 from stages.params.orchestration import OrchestrationParams
 from stages.params.report import Regime, ReportParams
+from stages.params.retrain import Metric, RetrainParams
 from stages.params.sampling import SamplingParams
 from stages.params.section import Section, Seed
 from stages.params.tokenizer import TokenizerParams
@@ -47,6 +48,7 @@ class RootParams(Section):
     report: ReportParams
     code: CodeParams
     orchestration: OrchestrationParams
+    retrain: RetrainParams
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
@@ -65,6 +67,7 @@ class RootParams(Section):
         yield from self._check_feedback()
         yield from self._check_judge()
         yield from self._check_baseline()
+        yield from self._check_retrain()
 
     def _check_launch(self) -> Iterator[str]:
         if self.compute.fsdp:
@@ -102,6 +105,18 @@ class RootParams(Section):
         if self.compare.baseline_sampler not in list(Sampler):
             name = self.compare.baseline_sampler
             yield f"compare.baseline_sampler {name!r} is no sampler; expected one of {samplers}"
+
+    def _check_retrain(self) -> Iterator[str]:
+        arm, seed = self.retrain.arm, self.retrain.seed
+        if arm not in self.arms.names:
+            yield f"retrain.arm {arm!r} is not trained; expected one of arms.names: {', '.join(self.arms.names)}"
+        elif self.arms.settings[arm].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in self.retrain.gate.metrics:
+            yield (
+                f"retrain.gate with 'nll_without_feedback' is impossible for retrain.arm {arm!r}, which has no soft "
+                "mask; expected nll alone"
+            )
+        if seed not in self.seeds:
+            yield f"retrain.seed {seed} is not trained; expected one of seeds: {', '.join(map(str, self.seeds))}"
 
     def _check_judge(self) -> Iterator[str]:
         if self.judge.source is not JudgeSource.TRAIN:

@@ -110,7 +110,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     # Keys
     "an unknown section": (
         {"bogus": 1},
-        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code, orchestration",
+        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code, orchestration, retrain",
     ),
     "an unknown key": (
         {"compute.gpus": 2},
@@ -239,7 +239,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"base.training.betas": [0.9, 1.0]},
         "base.training.betas [0.9, 1.0] are wrong; expected two numbers from 0 to below 1",
     ),
-    "a repeated seed": ({"seeds": [3, 3]}, "seeds [3, 3] has a repeated seed; expected each once"),
+    "a repeated seed": ({"seeds": [1, 1]}, "seeds [1, 1] has a repeated seed; expected each once"),
     "a repeated seed of k-means": (
         {"evaluation.mauve.seeds": [2, 2]},
         "evaluation.mauve.seeds [2, 2] has a repeated seed; expected each once",
@@ -379,6 +379,31 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"report.regime": "scratch"},
         "report.regime 'scratch' with base.source 'train' is impossible; expected scratch with initialise, and "
         "continuation with the others",
+    ),
+    "an arm to promote that nobody trains": (
+        {"retrain.arm": "sm_iso_compute"},
+        "retrain.arm 'sm_iso_compute' is not trained; expected one of arms.names: binary, sm_iso_update",
+    ),
+    "a seed to promote that nobody trains": (
+        {"retrain.seed": 2},
+        "retrain.seed 2 is not trained; expected one of seeds: 1",
+    ),
+    "feedback to measure without a soft mask": (
+        {"retrain.arm": "binary"},
+        "retrain.gate with 'nll_without_feedback' is impossible for retrain.arm 'binary', which has no soft mask; "
+        "expected nll alone",
+    ),
+    "an unknown metric to improve": (
+        {"retrain.gate.metric": "mauve"},
+        "retrain.gate.metric: 'mauve' is wrong; expected 'nll' or 'nll_without_feedback'",
+    ),
+    "a guard of what has to improve": (
+        {"retrain.gate.guards.0.metric": "nll"},
+        "retrain.gate.guards has 'nll', which is what has to improve; expected another metric",
+    ),
+    "a negative improvement": (
+        {"retrain.gate.minimum_improvement": -0.1},
+        "retrain.gate.minimum_improvement: -0.1 is wrong; expected at least 0",
     ),
     "a stride that leaves tokens out": (
         {"evaluation.judge.max_length": 32, "evaluation.judge.stride": 33},

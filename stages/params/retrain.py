@@ -1,0 +1,69 @@
+"""`retrain`: which model a scheduled retrain promotes, and what a candidate has to show. Read by `stages/gate.py`."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from pydantic import Field
+
+from stages.params.section import Section, Seed
+
+
+class Metric(StrEnum):
+    """What is measured of both models on the champion's validation text, in nats a token."""
+
+    NLL = "nll"
+    """The arm's own NLL: a soft-masked arm's is that of its second pass."""
+    NLL_WITHOUT_FEEDBACK = "nll_without_feedback"
+    """A soft-masked arm's NLL in one pass."""
+
+
+class Direction(StrEnum):
+    """Which values of a metric are better."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+
+
+class GuardParams(Section):
+    """A metric, lower values of which are better, that must not get much worse."""
+
+    metric: Metric
+    """nll or nll_without_feedback (soft-masked arms only)."""
+    tolerance: float = Field(ge=0)
+    """The candidate may be worse by this much, in nats a token."""
+
+
+class GateParams(Section):
+    """What a candidate has to show."""
+
+    metric: Metric
+    """What has to improve: nll or nll_without_feedback (soft-masked arms only)."""
+    direction: Direction
+    """Which values of `metric` are better. An NLL's better values are the lower ones."""
+    minimum_improvement: float = Field(ge=0)
+    """Smallest mean improvement that counts, in nats a token; its interval must lie above zero in any case."""
+    guards: list[GuardParams]
+    """Other metrics, and by how much they may get worse."""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All metrics that the decision needs."""
+        return [self.metric, *(guard.metric for guard in self.guards)]
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        guarded = [guard.metric for guard in self.guards]
+        if self.metric in guarded:
+            yield f"guards has {self.metric.value!r}, which is what has to improve; expected another metric"
+        if len(set(guarded)) < len(guarded):
+            yield f"guards {[metric.value for metric in guarded]} has a repeated metric; expected each once"
+
+
+class RetrainParams(Section):
+    """The model that is promoted, and the gate before it."""
+
+    arm: str
+    """The arm, one of arms.names."""
+    seed: Seed
+    """The training seed, one of seeds."""
+    gate: GateParams
