@@ -74,8 +74,7 @@ def serving(root: Path, port: int, workers: int, gpus_per_worker: int, limits: M
     """
     env = environment(root, port)
     with ExitStack() as stack:
-        stack.enter_context(_process([*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)], root, env))
-        _wait_for(port)
+        stack.enter_context(server(root, port, env))
         _set_up(root, env, limits)
         for pool in ("flows", *["cpu"] * workers):
             stack.enter_context(worker(pool, root, env))
@@ -83,6 +82,18 @@ def serving(root: Path, port: int, workers: int, gpus_per_worker: int, limits: M
             devices = ",".join(map(str, range(first, first + gpus_per_worker)))
             stack.enter_context(worker("gpu", root, {**env, "CUDA_VISIBLE_DEVICES": devices}, "--limit", "1"))
         yield
+
+
+@contextmanager
+def server(root: Path, port: int, env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server that answers, until the block ends.
+
+    Raises:
+        InputError: it doesn't answer in time.
+    """
+    with _process([*_PREFECT, "server", "start", "--host", HOST, "--port", str(port)], root, env) as process:
+        _wait_for(port)
+        yield process
 
 
 @contextmanager

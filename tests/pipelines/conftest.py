@@ -21,6 +21,14 @@ def free_port() -> int:
         return port
 
 
+def checkout(root: Path) -> Path:
+    """A folder that server and workers can start in, with this checkout's code."""
+    root.mkdir()
+    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
+        (root / name).symlink_to(ROOT / name)
+    return root
+
+
 @pytest.fixture(scope="session")
 def code_for_all(private_dvc: None) -> Iterator[None]:
     """Projects that have no code of their own run with this checkout's."""
@@ -32,9 +40,7 @@ def code_for_all(private_dvc: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[None]:
     """A real server, two workers for stages without a GPU and two for those with one (which need no real GPU)."""
-    root = tmp_path_factory.mktemp("server")
-    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
-        (root / name).symlink_to(ROOT / name)
+    root = checkout(tmp_path_factory.mktemp("server") / "checkout")
     port = free_port()
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: root / ".prefect"}
     with serving(root, port, 2, 1, LIMITS), temporary_settings(settings):

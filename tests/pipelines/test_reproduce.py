@@ -6,7 +6,10 @@ from typing import Any
 import psutil
 import pytest
 from prefect import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from pipelines.serve import HOST, environment, server, serving
+from tests.pipelines.conftest import LIMITS, checkout, free_port
 from tests.pipelines.projects import Flow, Project, until
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -160,3 +163,23 @@ def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: 
     (project.root / "go").touch()
     assert again.end().is_completed()
     assert sorted(str(run.state_name) for run in project.runs()) == ["Cancelled", "Completed"]
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_and_comes_back_loses_no_stage(tmp_path: Path, code_for_all: None) -> None:
+    home, port = checkout(tmp_path / "server"), free_port()
+    env = environment(home, port)
+    settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: home / ".prefect"}
+    project = Project.of(tmp_path / "project", {"gate": GATE, "below": timed("below", 0, ["gate.txt"])})
+    with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}), temporary_settings(settings):
+        flow = project.start()
+        begun(project, flow)
+        (first,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
+        first.kill()
+        first.wait()
+        (project.root / "go").touch()
+        until((project.root / "dvc.lock").exists, "the end of the stage")
+        with server(home, port, env):
+            assert flow.end().is_completed()
+    assert project.said("begun") == ["begun"]
+    assert [line.split()[:2] for line in project.said("times")] == [["below", "begin"], ["below", "end"]]
