@@ -26,8 +26,8 @@ from stages.component import run_command
 
 POOLS = ("flows", "cpu", "gpu")
 """`flows` for the flows that start others, so that these never hold what the others wait for."""
-SILENT_SECONDS = 90
-"""A run that has sent no heartbeat for so long is taken for lost; runs send one every 30 seconds."""
+SILENT_SECONDS = 75
+"""A run that has sent no heartbeat for so long is taken for lost. Runs started by `serve` send one every 30 seconds."""
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 

@@ -1,4 +1,7 @@
-"""`retrain`: which model a scheduled retrain promotes, and what a candidate has to show. Read by `stages/gate.py`."""
+"""`retrain`: what a scheduled retrain takes in, which model it promotes, and what a candidate has to show.
+
+Read by `stages/snapshot.py` and `stages/gate.py`.
+"""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -59,11 +62,21 @@ class GateParams(Section):
             yield f"guards {[metric.value for metric in guarded]} has a repeated metric; expected each once"
 
 
+class SnapshotParams(Section):
+    """Which of the new documents are fit to be taken in."""
+
+    longest: int = Field(ge=1)
+    """Characters of the longest text; a longer one goes into quarantine."""
+    most_control: float = Field(ge=0, le=1)
+    """Largest share of control characters in a text; one with more goes into quarantine."""
+
+
 class RetrainParams(Section):
-    """The model that is promoted, and the gate before it."""
+    """The model that is promoted, the new documents that it learns from, and the gate before it."""
 
     arm: str
     """The arm, one of arms.names."""
     seed: Seed
     """The training seed, one of seeds."""
     gate: GateParams
+    snapshot: SnapshotParams

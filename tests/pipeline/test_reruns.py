@@ -5,7 +5,6 @@ is left out of the way down, because its output is a constant. The slow tests ru
 """
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,11 +215,3 @@ def test_a_new_seed_runs_its_own_stages_and_a_removed_seed_leaves_no_trace(smoke
     assert (copy.root / "models/mdlm/binary-2").is_dir()  # still there, and not read
     for stage in END:
         assert copy.content(stage) == smoke.content(stage)
-
-
-@pytest.mark.slow
-def test_two_fresh_clones_give_the_same_lock(smoke: Clone, origin: Path, tmp_path: Path) -> None:
-    other = Clone.of(origin, tmp_path / "other")
-    other.repro()
-    assert other.deterministic_stages() == smoke.deterministic_stages()
-    assert (other.root / "reports/report.html").read_bytes() == (smoke.root / "reports/report.html").read_bytes()

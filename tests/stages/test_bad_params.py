@@ -405,6 +405,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"retrain.gate.minimum_improvement": -0.1},
         "retrain.gate.minimum_improvement: -0.1 is wrong; expected at least 0",
     ),
+    "new documents without a character": (
+        {"retrain.snapshot.longest": 0},
+        "retrain.snapshot.longest: 0 is wrong; expected at least 1",
+    ),
     "a stride that leaves tokens out": (
         {"evaluation.judge.max_length": 32, "evaluation.judge.stride": 33},
         "evaluation.judge.stride 33 with max_length 32 would leave tokens out; expected a stride of at most max_length",
