@@ -1,48 +1,97 @@
 """What the flow `reproduce` adds to plain `dvc repro`, and what two workers save: a real server, workers and stages.
 
-In fresh clones under a temporary folder; a few minutes.
+In clones of the last commit, under a temporary folder; a few minutes.
 """
 
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+import yaml
+from dvc.utils.hydra import compose_and_dump
+from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from benchmarks.table import Measured
-from pipelines.serve import HOST, serving
-from tests.pipeline.clones import ROOT, Clone, snapshot
-from tests.pipelines.conftest import LIMITS, free_port
-from tests.pipelines.projects import Project
+from pipelines.serve import HOST, environment, serving
 
+PORT = 4299
+LIMITS = {"cpu": 2, "memory": 8, "gpu": 0}
 STAGES = 12
 CHAIN = {
     f"s{number}": {"cmd": f"echo {number} > {number}.txt", "deps": [f"{number - 1}.txt"], "outs": [f"{number}.txt"]}
     for number in range(1, STAGES + 1)
 }
 """Stages without work, one after another: all that they take is what running them costs."""
+ASKED = {"default": {"cpu": 1, "gpu": 0, "memory": 1}, "stages": {}, "retries": 0, "retry_seconds": 1}
 ARMS = ("arm@binary-1", "arm@sm_iso_update-1")
-SHORT, LONGER = (), ("arms.training.steps=200", "arms.training.save_every=100")
+SIZES = {"smoke": (), "400 steps": ("arms.training.steps=400", "arms.training.save_every=200")}
 
 
 def measure() -> list[Measured]:
     """All comparisons."""
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        patch.setenv("DVC_SITE_CACHE_DIR", str(folder / "dvc"))
-        patch.setenv("PYTHONPATH", str(ROOT))
-        port = free_port()
-        settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: ROOT / ".prefect"}
-        (folder / "origin").mkdir()
-        origin = snapshot(folder / "origin")
-        server = Clone.of(origin, folder / "server")
-        with serving(server.root, port, 2, 1, {**LIMITS, "gpu": 0}), temporary_settings(settings):
+        server = _clone(folder / "server")
+        home = environment(server, PORT)
+        settings = {PREFECT_API_URL: f"http://{HOST}:{PORT}/api", PREFECT_HOME: home["PREFECT_HOME"]}
+        with serving(server, PORT, 2, 1, LIMITS), temporary_settings(settings):
             rows = _chain(folder)
-            for size, overrides in (("smoke", SHORT), ("200 steps", LONGER)):
-                rows.append(_arms(origin, folder / size.replace(" ", "-"), size, overrides))
+            for size, overrides in SIZES.items():
+                rows.append(_arms(folder / size, size, overrides))
     return rows
+
+
+def _chain(folder: Path) -> list[Measured]:
+    """Per stage, and where nothing has to run."""
+    plain, flow = folder / "plain", folder / "flow"
+    for root in (plain, flow):
+        root.mkdir()
+        (root / "0.txt").write_text("0\n")
+        (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": CHAIN}))
+        (root / "params.yaml").write_text(yaml.safe_dump({"orchestration": ASKED}))
+        _run(root, "git", "init", "--quiet")
+        _run(root, "dvc", "init", "--quiet")
+    cold = [_seconds(lambda: _run(plain, "dvc", "repro")), _seconds(lambda: _flow(flow))]
+    warm = [_seconds(lambda: _run(plain, "dvc", "repro")), _seconds(lambda: _flow(flow))]
+    how = f"{STAGES} stages without work, one after another"
+    return [
+        Measured("added by the flow, a stage that runs", (cold[1] - cold[0]) / STAGES, "s", "< 1", _note(how, cold)),
+        Measured("added by the flow, nothing to do", warm[1] - warm[0], "s", "", _note(how, warm)),
+    ]
+
+
+def _arms(folder: Path, size: str, overrides: tuple[str, ...]) -> Measured:
+    """Two arms on two workers against one after the other."""
+    folder.mkdir()
+    serial, parallel = _clone(folder / "serial", *overrides), folder / "parallel"
+    _run(serial, "dvc", "repro", "base")
+    shutil.copytree(serial, parallel, symlinks=True)
+    times = [_seconds(lambda: _run(serial, "dvc", "repro", *ARMS)), _seconds(lambda: _flow(parallel, *ARMS))]
+    note = _note("one thread each", times)
+    return Measured(f"two arms ({size}), two workers / serial", times[1] / times[0], "x", "<= 0.65", note)
+
+
+def _note(how: str, times: list[float]) -> str:
+    return f"{how}; dvc repro {times[0]:.1f} s, flow {times[1]:.1f} s"
+
+
+def _clone(root: Path, *overrides: str) -> Path:
+    """A clone of the last commit with the smoke profile."""
+    _run(Path.cwd(), "git", "clone", "--quiet", str(Path.cwd()), str(root))
+    changes = ["profile=smoke", *overrides]
+    compose_and_dump(str(root / "params.yaml"), str(root / "conf"), None, "config", "hydra_plugins", changes)
+    return root
+
+
+def _run(root: Path, *command: str) -> None:
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=root, env={**os.environ, "PATH": tools}, check=True, stdout=subprocess.DEVNULL)
 
 
 def _seconds(task: Callable[[], object]) -> float:
@@ -51,32 +100,7 @@ def _seconds(task: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _flow(project: Project, *targets: str) -> None:
-    state = project.start(targets).end(limit=900)
-    assert state.is_completed(), state
-
-
-def _chain(folder: Path) -> list[Measured]:
-    """Per stage, and where nothing has to run."""
-    plain, flow = (Project.of(folder / name, CHAIN) for name in ("plain", "flow"))
-    for project in (plain, flow):
-        (project.root / "0.txt").write_text("0\n")
-    cold = [_seconds(lambda: plain.run("dvc", "repro")), _seconds(lambda: _flow(flow))]
-    warm = [_seconds(lambda: plain.run("dvc", "repro")), _seconds(lambda: _flow(flow))]
-    note = f"{STAGES} stages without work, one after another; flow {{1:.1f}} s, dvc repro {{0:.1f}} s"
-    return [
-        Measured("added by the flow, a stage that runs", (cold[1] - cold[0]) / STAGES, "s", "< 1", note.format(*cold)),
-        Measured("added by the flow, nothing to do", warm[1] - warm[0], "s", "", note.format(*warm)),
-    ]
-
-
-def _arms(origin: Path, folder: Path, size: str, overrides: tuple[str, ...]) -> Measured:
-    """Two arms on two workers against one after the other."""
-    folder.mkdir()
-    serial = Clone.of(origin, folder / "serial", *overrides)
-    serial.repro("base")
-    parallel = serial.copy(folder / "parallel")
-    alone = _seconds(lambda: serial.repro(*ARMS))
-    together = _seconds(lambda: _flow(Project(parallel.root), *ARMS))
-    note = f"one thread each; flow {together:.1f} s, dvc repro {alone:.1f} s"
-    return Measured(f"two arms ({size}), two workers / serial", together / alone, "x", "<= 0.65", note)
+def _flow(root: Path, *targets: str) -> None:
+    parameters = {"targets": list(targets), "workspace": str(root)}
+    run = run_deployment("reproduce/local", parameters=parameters, poll_interval=0.1)
+    assert run.state.is_completed(), run.state
