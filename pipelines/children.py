@@ -1,8 +1,10 @@
 """The stage runs that a flow has started: await them through an absent server, and cancel them when the flow ends."""
 
+import math
 import threading
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +17,16 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
 POLL_SECONDS = 0.5
+STRAY_SECONDS = 60.0
+"""For a run to end that is being cancelled; its worker takes 30 seconds at most, and may be gone."""
+PENDING_SECONDS = 120.0
+"""For a run that a worker has taken to begin; a lost one has sent no heartbeat yet, so nobody else gives it up."""
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -73,10 +79,11 @@ class Children:
             strays = [run.id for run in client.read_flow_runs(flow_run_filter=wanted)]
             _cancel(client, strays)
         for stray in strays:
-            self._ended(stray)
+            self._ended(stray, patience=STRAY_SECONDS)
         return len(strays)
 
-    def _ended(self, run: UUID) -> FlowRun:
+    def _ended(self, run: UUID, patience: float = math.inf) -> FlowRun:
+        given_up = time.monotonic() + patience
         while True:
             try:
                 with get_client(sync_client=True) as client:
@@ -84,9 +91,20 @@ class Children:
                         found = client.read_flow_run(run)
                         if found.state is not None and found.state.is_final():
                             return found
+                        if _lost(found) or time.monotonic() > given_up:
+                            lost: State[Any] = Crashed(message="its worker is lost")
+                            client.set_flow_run_state(run, lost, force=True)
                         time.sleep(POLL_SECONDS)
             except httpx.HTTPError:  # the server is away; the stage goes on without it
                 time.sleep(POLL_SECONDS)
+
+
+def _lost(run: FlowRun) -> bool:
+    """Whether a worker has taken a run and not begun it in time."""
+    state = run.state
+    if state is None or not state.is_pending():
+        return False
+    return (datetime.now(UTC) - state.timestamp).total_seconds() > PENDING_SECONDS
 
 
 def _cancel(client: SyncPrefectClient, runs: Iterable[UUID]) -> None:

@@ -13,11 +13,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.error import URLError
 
+import psutil
 import typer
 
 from pipelines.setup import of_machine
@@ -41,7 +42,6 @@ SETTINGS = {
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
@@ -100,7 +100,22 @@ def server(root: Path, port: int, env: Mapping[str, str]) -> Iterator["subproces
 def worker(pool: str, root: Path, env: Mapping[str, str], *options: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker of a pool, in the checkout `root`, until the block ends."""
     with _process([*_PREFECT, "worker", "start", "--pool", pool, *options], root, env) as process:
-        yield process
+        try:
+            yield process
+        finally:
+            _interrupt_runs(process.pid)
+
+
+def _interrupt_runs(worker: int) -> None:
+    """Let a worker's runs keep their work, report themselves crashed, and end: told to stop, the worker kills them."""
+    try:
+        runs = psutil.Process(worker).children()
+    except psutil.NoSuchProcess:
+        return
+    for run in runs:
+        with suppress(psutil.NoSuchProcess):
+            run.terminate()
+    psutil.wait_procs(runs, timeout=STOP_SECONDS)
 
 
 _PREFECT = (sys.executable, "-m", "prefect")

@@ -27,7 +27,7 @@ from stages.component import run_command
 POOLS = ("flows", "cpu", "gpu")
 """`flows` for the flows that start others, so that these never hold what the others wait for."""
 SILENT_SECONDS = 75
-"""A run that has sent no heartbeat for so long is taken for lost. Runs started by `serve` send one every 30 seconds."""
+"""A run that has sent no heartbeat for so long is taken for lost; runs send one every 30 seconds (prefect.yaml)."""
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -50,7 +50,10 @@ def set_up(limits: Mapping[str, int]) -> None:
         InputError: `prefect deploy` failed.
     """
     with get_client(sync_client=True) as client:
+        there = {pool.name: pool.type for pool in client.read_work_pools()}
         for pool in POOLS:
+            if there.get(pool, ProcessWorker.type) != ProcessWorker.type:
+                continue  # somebody's own, for a cluster say
             template = ProcessWorker.get_default_base_job_template()
             wanted = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
             client.create_work_pool(wanted, overwrite=True)

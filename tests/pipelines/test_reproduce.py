@@ -183,3 +183,23 @@ def test_a_server_that_goes_away_and_comes_back_loses_no_stage(tmp_path: Path, c
             assert flow.end().is_completed()
     assert project.said("begun") == ["begun"]
     assert [line.split()[:2] for line in project.said("times")] == [["below", "begin"], ["below", "end"]]
+
+
+@pytest.mark.slow
+def test_what_runs_when_serve_is_stopped_is_interrupted_and_the_next_flow_goes_on(
+    tmp_path: Path, code_for_all: None
+) -> None:
+    home, port = checkout(tmp_path / "server"), free_port()
+    settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: home / ".prefect"}
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    with temporary_settings(settings):
+        with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}):
+            flow = project.start()
+            once = begun(project, flow)
+            family = [once, *once.children(recursive=True)]
+        assert not any(process.is_running() for process in family)
+        (project.root / "go").touch()
+        with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}):
+            assert project.reproduce().is_completed()
+            assert flow.run().state_name == "Crashed"
+            assert sorted(str(run.state_name) for run in project.runs()) == ["Completed", "Crashed"]
