@@ -1,9 +1,11 @@
 """The stage runs that a flow has started: await them through an absent server, and cancel them when the flow ends."""
 
 import math
+import platform
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,12 +24,17 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.25
 STRAY_SECONDS = 60.0
 """For a run to end that is being cancelled; its worker takes 30 seconds at most, and may be gone."""
 PENDING_SECONDS = 120.0
 """For a run that a worker has taken to begin; a lost one has sent no heartbeat yet, so nobody else gives it up."""
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+def tag(workspace: str) -> str:
+    """What marks the stage runs of a workspace, that of this machine."""
+    return f"workspace:{platform.node()}:{workspace}"
 
 
 class Children:
@@ -39,7 +46,7 @@ class Children:
     """
 
     def __init__(self, workspace: str, revision: str | None) -> None:
-        self._tag = f"workspace:{workspace}"
+        self._tag = tag(workspace)
         self._parameters = {"workspace": workspace if revision is None else ".", "revision": revision}
         self._ids: set[UUID] = set()
         self.stopped = threading.Event()
@@ -64,9 +71,12 @@ class Children:
         return self._ended(started.id)
 
     def cancel(self) -> None:
-        """Cancel what this flow has started and is not over, and let nobody wait any more."""
+        """Cancel what this flow has started and is not over, and let nobody wait any more.
+
+        Where the server is away it can't be; the next flow in the workspace does it.
+        """
         self.stopped.set()
-        with get_client(sync_client=True) as client:
+        with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
             _cancel(client, self._ids)
 
     def cancel_strays(self) -> int:

@@ -17,8 +17,8 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.stage.exceptions import StageCmdFailedError
-from filelock import FileLock, Timeout
 
+from pipelines.alone import alone
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
 from softmask.errors import Unavailable
@@ -33,19 +33,15 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
 
     Raises:
         SystemExit: it failed.
-        InputError: another revision is at work in this clone, or something of `shared` or `workspace`.
+        Unavailable: another stage is at work in this clone, or what is needed isn't in the remote.
+        InputError: from `shared` or `workspace`.
     """
     die_with_parent(parent)
     workspace = Workspace(Path.cwd())
     if revision is None:
         _reproduce(workspace, stage)
         return
-    lock = FileLock(ALONE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Unavailable("another stage is at work in this clone", todo="Start its worker with --limit 1") from None
-    with lock:
+    with alone(ALONE, f"the stage {stage}", "Start the worker of a clone with --limit 1"):
         shared = Shared(workspace)
         shared.check_out(revision)
         shared.fetch_runs()
@@ -82,5 +78,5 @@ def _code(error: BaseException) -> int | None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs' children ignore it
     run_command(lambda: main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

@@ -1,14 +1,13 @@
 """The flow `reproduce`: `dvc repro` with every stage a run of its own, as soon as its inputs are there."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -19,6 +18,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
+from pipelines.alone import alone
 from pipelines.children import Children
 from pipelines.resources import Stopped, check_limits, occupied
 from pipelines.shared import Shared
@@ -32,8 +32,6 @@ from stages.params.section import lookup, read_yaml, validate
 LOCK = Path(".dvc/tmp/reproduce.lock")
 MOST_STAGES = 1000
 """Stages that can wait at the same time, each in a thread."""
-
-
 _THREADS: Any = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
 
 
@@ -106,12 +104,14 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
             runs through DVC's default remote; nothing is computed here.
 
     Raises:
-        InputError: params, dvc.yaml or the limits are wrong; another `reproduce` is at work in the workspace.
+        InputError: params, dvc.yaml or the limits are wrong.
+        Unavailable: another `reproduce` is at work in the workspace.
         StageFailed: a stage failed; those that don't need it have run.
     """
     root = Path(workspace).resolve()
     logger = get_run_logger()
-    with chdir(root), _alone(root):  # DVC names stages as they are called from here
+    # DVC names stages as they are called from its folder
+    with chdir(root), alone(LOCK, f"flow run {flow_run.get_name()!r}", "Wait for it, or cancel it; then run again"):
         params = _orchestration(root / PARAMS_FILE)
         opened = Workspace(root)
         shared = Shared(opened) if distributed else None
@@ -166,7 +166,7 @@ def _may_pass(_: "Task[..., Any]", __: TaskRun, state: "State[Any]") -> bool:
         state.result()
     except (MayPass, Unavailable, ConcurrencySlotAcquisitionError):
         return True
-    except BaseException:
+    except Exception:
         return False
     return False
 
@@ -219,29 +219,3 @@ def _orchestration(file: Path) -> OrchestrationParams:
     key, model = "orchestration", OrchestrationParams
     names = {name: f"{key}.{name}" for name in model.model_fields}
     return validate(model, lookup(read_yaml(file), key, str(file)), str(file), prefix=names)
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the workspace as the only flow.
-
-    Raises:
-        InputError: another one holds it.
-    """
-    path = root / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    holder = path.with_suffix(".txt")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another flow"
-        raise Unavailable(
-            f"{who} is at work in this workspace", where=str(root), todo="Wait for it, or cancel it; then run again"
-        ) from None
-    try:
-        holder.write_text(f"flow run {flow_run.get_name()!r}", encoding="utf-8")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -30,12 +30,6 @@ logging.getLogger("prefect._internal.concurrency").addFilter(_Calm())
 
 class Stopped(Exception):
     """The flow was cancelled while a stage waited."""
-
-
-def set_limits(client: SyncPrefectClient, limits: Mapping[str, int]) -> None:
-    """Make the limits, or bring those that are there to these values."""
-    for name, limit in limits.items():
-        client.upsert_global_concurrency_limit_by_name(name, limit)
 
 
 def check_limits(client: SyncPrefectClient, params: OrchestrationParams, stages: list[str]) -> None:

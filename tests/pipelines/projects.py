@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling
 
+from pipelines.children import tag
 from tests.pipeline.clones import environment
 
 LIMIT = 120.0
@@ -88,7 +89,7 @@ class Project:
 
     def runs(self) -> list[FlowRun]:
         """All stage runs that there were."""
-        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"workspace:{self.root}"]))
+        wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag(str(self.root))]))
         with get_client(sync_client=True) as client:
             return client.read_flow_runs(flow_run_filter=wanted)
 

@@ -134,7 +134,7 @@ def test_a_second_flow_in_the_workspace_is_refused(tmp_path: Path) -> None:
     begun(project, flow)
     state = project.reproduce()
     assert state.is_failed()
-    assert f"flow run {flow.run().name!r} is at work in this workspace" in str(state.message)
+    assert f"flow run {flow.run().name!r} is at work here" in str(state.message)
     (project.root / "go").touch()
     assert flow.end().is_completed()
 

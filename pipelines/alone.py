@@ -1,0 +1,37 @@
+"""One process at a time at something, by a lock file that goes with its process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from softmask.errors import Unavailable
+
+
+@contextmanager
+def alone(lock: Path, who: str, todo: str) -> Iterator[None]:
+    """Hold a lock file; what holds it can be read beside it.
+
+    Args:
+        lock: the file; its folder is made.
+        who: what this is, for others' messages.
+        todo: what they should do.
+
+    Raises:
+        Unavailable: another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    holder = lock.with_suffix(".txt")
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        other = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise Unavailable(f"{other} is at work here", where=str(Path.cwd()), todo=todo) from None
+    try:
+        holder.write_text(who, encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        file.release()
