@@ -68,6 +68,8 @@ PARAMETERS: dict[str, set[str]] = {
     "code.scoring.extraction_lines=100": SCORES | CODE_END,
     "code.compare.level=0.9": CODE_END,
     "code.speed.repeats=2": {"speed"},
+    "orchestration.default.memory=5": set(),
+    "retrain.gate.minimum_improvement=0.1": set(),
 }
 """One override -> the stages that depend on it, beside `check`, which reads every parameter."""
 
@@ -126,17 +128,10 @@ def test_without_a_change_nothing_would_run(changeable: Clone) -> None:
 
 
 FAST = {
-    "compute.threads=2",
     "arms.settings.sm_iso_update.soft_mask.k=2",
-    "sampling.seed=2",
-    "profile=other",
     "seeds=[1,2]",
-    "code.arms.settings.sm.soft_mask.k=2",
     "code.scoring.extraction_lines=100",
     "softmask/training/soft_mask_objective.py",
-    "softmask/decoding/dream_decoder.py",
-    "stages/params/compare.py",
-    "data/texts/mine.txt",
     "README.md",
 }
 """Those that `make test` runs; asking DVC takes two seconds each."""

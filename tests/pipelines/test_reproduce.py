@@ -73,6 +73,7 @@ def test_what_is_above_made_the_same_bytes_so_nothing_below_runs(tmp_path: Path)
     project.run("dvc", "status", "--quiet")
 
 
+@pytest.mark.slow
 def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> None:
     both = {name: timed(name, 1.5, []) for name in ("first", "second")}
     project = Project.of(tmp_path / "project", both, default={"cpu": 1, "gpu": 1, "memory": 1})
@@ -86,6 +87,7 @@ def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> No
     assert not overlap(project, "first", "second")
 
 
+@pytest.mark.slow
 def test_a_stage_whose_worker_is_killed_runs_elsewhere_and_nothing_is_left_of_it(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
