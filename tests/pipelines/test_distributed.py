@@ -17,9 +17,10 @@ from tests.pipelines.test_reproduce import DIAMOND
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def coordinator(tmp_path: Path, code_for_all: None) -> Iterator[Project]:
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[Project]:
     """The coordinator's clone; two workers have theirs in `a` and `b` beside it."""
+    tmp_path = tmp_path_factory.mktemp("distributed")
     origin = Project.of(tmp_path / "origin", DIAMOND)
     for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
         (origin.root / name).symlink_to(ROOT / name)
@@ -42,10 +43,11 @@ def coordinator(tmp_path: Path, code_for_all: None) -> Iterator[Project]:
 
 
 def test_every_stage_runs_once_and_the_coordinator_runs_none(coordinator: Project, tmp_path: Path) -> None:
+    clones = [Project(coordinator.root.parent / name) for name in ("a", "b")]
     assert coordinator.reproduce(distributed=True).is_completed()
-    ran = [line for clone in ("a", "b") for line in Project(tmp_path / clone).said("times")]
+    ran = [line for clone in clones for line in clone.said("times")]
     assert sorted(line.split()[0] for line in ran) == ["bottom", "bottom", "left", "left", "right", "right"]
-    assert all(Project(tmp_path / clone).said("times") for clone in ("a", "b"))
+    assert all(clone.said("times") for clone in clones)
     assert coordinator.said("times") == []
     coordinator.run("dvc", "status", "--quiet")
     plain = Project.of(tmp_path / "plain", DIAMOND)
@@ -57,9 +59,11 @@ def test_every_stage_runs_once_and_the_coordinator_runs_none(coordinator: Projec
 
 
 def test_a_change_that_is_not_committed_is_refused(coordinator: Project) -> None:
-    params = yaml.safe_load((coordinator.root / "params.yaml").read_text())
-    (coordinator.root / "params.yaml").write_text(yaml.safe_dump({**params, "new": 1}))
+    params, before = coordinator.root / "params.yaml", len(coordinator.runs())
+    committed = params.read_text()
+    params.write_text(yaml.safe_dump({**yaml.safe_load(committed), "new": 1}))
     state = coordinator.reproduce(distributed=True)
+    params.write_text(committed)
     assert state.is_failed()
     assert "params.yaml changed since the last commit" in str(state.message)
-    assert coordinator.runs() == []
+    assert len(coordinator.runs()) == before
