@@ -176,7 +176,8 @@ def test_a_server_that_goes_away_and_comes_back_loses_no_stage(tmp_path: Path, c
     with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}), temporary_settings(settings):
         flow = project.start()
         begun(project, flow)
-        (first,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
+        alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+        (first,) = (child for child in alive if str(port) in child.cmdline())
         first.kill()
         first.wait()
         (project.root / "go").touch()
