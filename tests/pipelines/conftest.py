@@ -11,6 +11,8 @@ from pipelines.serve import HOST, serving
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"cpu": 2, "memory": 8, "gpu": 2}
+WORKERS = 5
+"""For stages without a GPU: as many as LIMITS lets work, and one for each that tests kill."""
 
 
 def free_port() -> int:
@@ -39,9 +41,9 @@ def code_for_all(private_dvc: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[None]:
-    """A real server, two workers for stages without a GPU and two for those with one (which need no real GPU)."""
+    """A real server, workers for stages without a GPU and two for those with one (which need no real GPU)."""
     root = checkout(tmp_path_factory.mktemp("server") / "checkout")
     port = free_port()
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: root / ".prefect"}
-    with serving(root, port, 2, 1, LIMITS), temporary_settings(settings):
+    with serving(root, port, WORKERS, 1, LIMITS), temporary_settings(settings):
         yield
