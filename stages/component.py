@@ -27,7 +27,7 @@ from softmask.errors import InputError, Unavailable
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.params.section import lookup, read_yaml, validate
-from stages.parent import die_with_parent
+from stages.parent import die_with_dvc
 from stages.store import Checkpoints, hold, location
 
 MISTAKE, MAY_PASS = 2, os.EX_TEMPFAIL
@@ -135,7 +135,7 @@ class Stage(Generic[P]):
     def main(self) -> None:
         """The command line `python -m stages.NAME [--axis VALUE ...]`; exit codes as `run_command` has them."""
         if "DVC_STAGE" in os.environ:  # DVC started it, and a `dvc repro` that was killed must leave no writer behind
-            die_with_parent(os.getppid())
+            die_with_dvc()
         run_command(self._command)
 
     def _command(self) -> None:

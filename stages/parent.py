@@ -2,8 +2,12 @@
 
 import ctypes
 import os
+import select
 import signal
 import sys
+from threading import Thread
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
 """Of <linux/prctl.h>: the signal that a process gets when its parent dies."""
@@ -20,3 +24,20 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it was gone before
         os.kill(os.getpid(), number)
+
+
+def die_with_dvc() -> None:
+    """Let this process, which DVC has started, be killed when DVC is gone; also through a shell between them.
+
+    Where `SHELL` is not set, as in a container or a service, DVC's shell is often one that stays beside its command
+    and outlives a DVC that was killed.
+    """
+    parent = psutil.Process(os.getppid())
+    if sys.platform == "linux" and "DVC_STAGE" in parent.environ():  # not DVC, which sets it for its command
+        Thread(target=_die_with, args=(os.pidfd_open(parent.ppid()),), daemon=True).start()
+    die_with_parent(parent.pid)
+
+
+def _die_with(process: int) -> None:
+    select.select([process], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)

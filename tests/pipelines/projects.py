@@ -33,6 +33,11 @@ def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None, l
     return value
 
 
+def above(process: psutil.Process, module: str) -> psutil.Process:
+    """What `process` was started by, perhaps through others: the nearest `python -m MODULE`."""
+    return next(parent for parent in process.parents() if parent.cmdline()[1:3] == ["-m", module])
+
+
 @dataclass(frozen=True)
 class Project:
     """A DVC project of a few shell commands."""

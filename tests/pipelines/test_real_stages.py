@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pipelines.serve import HOST, environment, serving, worker
 from tests.pipeline.clones import Clone
 from tests.pipelines.conftest import LIMITS, free_port
-from tests.pipelines.projects import Flow, Project, until
+from tests.pipelines.projects import Flow, Project, above, until
 
 pytestmark = pytest.mark.slow
 
@@ -101,8 +101,8 @@ def test_a_machine_lost_in_training_is_given_up_and_there_are_never_two_writers(
     project = Project(clone.root)
     flow = project.start(["base"])
     trainer = in_training(clone, flow)
-    once = trainer.parent()
-    for process in (once.parent().parent(), once.parent(), once):  # worker, flow run, DVC: not the training process
+    worker_run_and_dvc = [above(trainer, module) for module in ("prefect", "prefect.engine", "pipelines.once")]
+    for process in worker_run_and_dvc:  # and neither the training process nor a shell above it
         process.kill()
     psutil.wait_procs([trainer], timeout=10)
     assert training(clone) == []
@@ -160,7 +160,7 @@ def test_another_clone_resumes_what_a_killed_worker_had_begun(clones: list[Clone
     flow = project.start(["base"], distributed=True)
     until(lambda: steps() >= 30, "the training", flow)
     ((first, trainer),) = [(one, process) for one in workers for process in training(one)]
-    trainer.parent().parent().parent().kill()
+    above(trainer, "prefect").kill()
     assert flow.end().is_completed()
     assert training(first) == []
     (second,) = [one for one in workers if one is not first]

@@ -111,15 +111,21 @@ def test_a_stopped_stage_keeps_its_units_and_goes_on_to_the_same_bytes(
     assert not unfinished(folder)
 
 
+@pytest.mark.parametrize("command", ["exec python tiny.py", "python tiny.py; exit $?"], ids=["alone", "in a shell"])
 @pytest.mark.parametrize("by_dvc", [True, False])
-def test_a_stage_that_dvc_started_ends_with_it_and_another_does_not(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, by_dvc: bool
-) -> None:
-    if by_dvc:
-        monkeypatch.setenv("DVC_STAGE", "tiny")
+def test_a_stage_that_dvc_started_ends_with_it_and_another_does_not(folder: Path, by_dvc: bool, command: str) -> None:
     (folder / "hold").touch()
-    code = "import subprocess, sys; print(subprocess.Popen([sys.executable, 'tiny.py']).pid, flush=True); input()"
-    environment = {**os.environ, "PYTHONPATH": str(tiny_stage.ROOT)}
+    code = f"""
+import os, psutil, subprocess
+more = {{"DVC_STAGE": "tiny"}} if {by_dvc} else {{}}
+shell = psutil.Process(subprocess.Popen({command!r}, shell=True, env={{**os.environ, **more}}).pid)
+while "python" not in shell.name() and not shell.children():
+    pass
+print((shell.children() or [shell])[0].pid, flush=True)
+input()
+"""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(tiny_stage.ROOT), "PATH": path}
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
