@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import typer
 import yaml
@@ -49,6 +49,20 @@ class StageParams(BaseModel):
     def tracked(cls, axes: Mapping[str, str]) -> dict[str, str]:
         """Field name -> dotted key in params.yaml, with the matrix values filled in."""
         return {name: cls.keys.get(name, name).format(**axes) for name in cls.model_fields}
+
+    @classmethod
+    def read(cls, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> Self:
+        """These parameters, validated.
+
+        Raises:
+            InputError: a key is missing, unknown or wrong.
+        """
+        raw = read_yaml(file)
+        if cls.whole_file:
+            return validate(cls, raw, str(file))
+        tracked = cls.tracked(axes)
+        values = {name: lookup(raw, key, str(file)) for name, key in tracked.items()}
+        return validate(cls, values, str(file), prefix=tracked)
 
 
 P = TypeVar("P", bound=StageParams)
@@ -96,23 +110,10 @@ class Stage(Generic[P]):
         """DVC's name of this instance, such as `arm@binary-1`."""
         return self.name + ("@" + "-".join(axes[a] for a in self.axes) if self.axes else "")
 
-    def read_params(self, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> P:
-        """The stage's validated parameters.
-
-        Raises:
-            InputError: a key is missing, unknown or wrong.
-        """
-        raw = read_yaml(file)
-        tracked = self.params.tracked(axes)
-        if self.params.whole_file:
-            return validate(self.params, raw, str(file))
-        values = {name: lookup(raw, key, str(file)) for name, key in tracked.items()}
-        return validate(self.params, values, str(file), prefix=tracked)
-
     def execute(self, axes: Mapping[str, str]) -> None:
         """Run the stage in the current folder: check, hold the checkpoints, work, write the manifests."""
         started = time.time()
-        params = self.read_params(axes)
+        params = self.params.read(axes)
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         for path in inputs.values():
             if not path.exists():
@@ -154,7 +155,7 @@ class Stage(Generic[P]):
     def _context(self, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         outputs = {name: Path(path.format(**axes)) for name, path in self.outputs.items()}
-        return Context(self.read_params(axes), inputs, outputs, axes, checkpoints)
+        return Context(self.params.read(axes), inputs, outputs, axes, checkpoints)
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ Memory is bounded by a row group, one document, and the index of validation's do
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from softmask.errors import InputError
 from stages.component import Context, Stage, StageParams
-from stages.params.corpus import CorpusParams, CorpusSource, Drop
+from stages.params.corpus import CorpusParams, CorpusSource, Drop, FilesParams
 from stages.sources.documents import Count, Document, ShardWriter, count_documents, fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise, position
 from stages.sources.files import file_documents, fingerprint
@@ -34,12 +35,12 @@ def run(context: Context[Params]) -> None:
     Raises:
         InputError: the source is missing, empty, or unreadable, or the split leaves one side empty.
     """
-    params = context.params.corpus
+    params, snapshots = context.params.corpus, context.inputs["snapshots"]
     draft = context.checkpoints.path / "draft"
     seen = f"-{fingerprint(params.files)[:16]}" if params.source is CorpusSource.FILES else ""
 
     def read() -> dict[str, Any]:
-        counts = collect(params, draft)
+        counts = collect(params, snapshots, draft)
         context.checkpoints.published(draft)
         return counts
 
@@ -56,8 +57,11 @@ def run(context: Context[Params]) -> None:
     context.counts.update({"empty": collected["empty"], "validation": collected["validation"], **kept})
 
 
-def collect(params: CorpusParams, draft: Path) -> dict[str, Any]:
-    """Read the source into `draft/train` and `draft/validation`; returns their counts, and that of empty documents.
+def collect(params: CorpusParams, snapshots: Path, draft: Path) -> dict[str, Any]:
+    """Read the source into `draft/train` and `draft/validation`, and snapshots into the former.
+
+    Returns:
+        Their counts, and that of empty documents.
 
     Raises:
         InputError: from the source; or one side of the split is empty.
@@ -65,7 +69,10 @@ def collect(params: CorpusParams, draft: Path) -> dict[str, Any]:
     empty = 0
     with ShardWriter(draft / "train", params.shards) as train, ShardWriter(draft / "validation", params.shards) as held:
         for document, in_validation in tqdm(
-            _split(params), desc=f"reading {params.source}", unit="doc", unit_scale=True
+            chain(_split(params), _added(snapshots, params.files.text_field)),
+            desc=f"reading {params.source}",
+            unit="doc",
+            unit_scale=True,
         ):
             if not document.text.strip():
                 empty += 1
@@ -128,6 +135,13 @@ def _split(params: CorpusParams) -> Iterator[tuple[Document, bool]]:
         yield document, position(digest(normalise(document.text))) < params.validation.fraction
 
 
+def _added(snapshots: Path, text_field: str) -> Iterator[tuple[Document, bool]]:
+    """What retrains have taken in, whatever the source is; all of it for training, so that validation stays."""
+    paths = tuple(path.as_posix() for path in sorted(snapshots.glob("*/documents.jsonl")))
+    for document in file_documents(FilesParams(paths=paths, text_field=text_field)):
+        yield document, False
+
+
 def _documents(params: CorpusParams) -> Iterator[Document]:
     if params.source is CorpusSource.WIKIPEDIA_SAMPLE:
         from stages.sources.wikipedia import wikipedia_documents  # gensim: as above
@@ -161,7 +175,7 @@ STAGE = Stage(
     name="corpus",
     params=Params,
     run=run,
-    inputs={"check": "data/check/valid.json", "texts": "data/texts"},
+    inputs={"check": "data/check/valid.json", "texts": "data/texts", "snapshots": "data/snapshots"},
     outputs={
         "train": "data/corpus/train",
         "validation": "data/corpus/validation",

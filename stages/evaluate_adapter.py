@@ -87,7 +87,7 @@ def _context(
     held: ExitStack, stage: Stage[Any], axes: Mapping[str, str], folder: Path, inputs: Mapping[str, Path]
 ) -> Context[Any]:
     """What a stage gets when the pipeline runs it, but for some inputs, its outputs' folder and its checkpoints."""
-    params = stage.read_params(axes)
+    params = stage.params.read(axes)
     read = {**{name: Path(pattern.format(**axes)) for name, pattern in stage.inputs.items()}, **inputs}
     for path in read.values():
         if not path.exists():

@@ -31,9 +31,9 @@ from stages.files import read_tokenizer, write_json
 from stages.hashing import file_md5, path_hash
 from stages.params.compare import CompareParams
 from stages.params.retrain import Direction, GateParams, Metric, RetrainParams
-from stages.params.section import lookup, read_yaml, validate
 from stages.reporting.labels import number
-from stages.reporting.schema import NllPath, Record
+from stages.reporting.schema import NllPath
+from stages.retraining import Decision, Hashes, Measured
 from stages.store import hold, location
 from stages.units import Units
 
@@ -50,42 +50,6 @@ class Params(evaluate.Params):
 
     compare: CompareParams
     retrain: RetrainParams
-
-
-class Measured(Record):
-    """A metric of both models, in nats a token; the improvement is above zero where the candidate is better."""
-
-    champion: float
-    candidate: float
-    improvement: float
-    """Mean over the units, paired."""
-    low: float
-    high: float
-
-
-class Hashes(Record):
-    """What was compared, by the hashes in dvc.lock."""
-
-    champion: str
-    candidate: str
-    validation_tokens: str
-
-
-class Decision(Record):
-    """The result."""
-
-    arm: str
-    seed: int
-    documents: int
-    """Validation documents that were evaluated."""
-    unit_kind: str
-    """What intervals resample: documents, or passages where there are too few of them."""
-    units: int
-    metrics: dict[Metric, Measured]
-    promoted: bool
-    reasons: list[str]
-    """Each condition that failed; of a candidate that is promoted, what was found."""
-    hashes: Hashes
 
 
 @dataclass(frozen=True)
@@ -135,7 +99,7 @@ def decide_between(champion: Path, candidate: Path, arm: str, seed: int) -> Deci
     Raises:
         InputError: something is missing or damaged, or models, tokenizers or params.yaml don't fit each other.
     """
-    params, name = _read_params(), f"{arm}-{seed}"
+    params, name = Params.read({}), f"{arm}-{seed}"
     device = set_up(params.compute)
     sides = (Side.of(CHAMPION, champion, name), Side.of(CANDIDATE, candidate, name))
     folder = _made(champion, "tokens", name)
@@ -166,12 +130,6 @@ def decide_between(champion: Path, candidate: Path, arm: str, seed: int) -> Deci
         reasons=reasons,
         hashes=Hashes(**hashes),
     )
-
-
-def _read_params() -> Params:
-    raw = read_yaml(PARAMS_FILE)
-    values = {name: lookup(raw, name, str(PARAMS_FILE)) for name in Params.model_fields}
-    return validate(Params, values, str(PARAMS_FILE))
 
 
 def _made(root: Path, name: str, model: str) -> Path:

@@ -1,4 +1,4 @@
-"""Take in new documents for a retrain: `python -m stages.snapshot --incoming DIR --champion DIR --out DIR`.
+"""Take in new documents for a retrain: `python -m stages.snapshot --champion DIR --out DIR [--incoming DIR]`.
 
 A command, no stage of the pipeline: a retrain runs it. What is wrong with a record is written to `quarantine.jsonl`;
 what the champion's corpus or the snapshot itself has already is dropped and counted. The rest goes to `documents/`,
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,15 +23,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages import corpus
-from stages.component import PARAMS_FILE, StageParams, run_command
+from stages.component import StageParams, run_command
 from stages.files import write_json
 from stages.hashing import path_hash
 from stages.params.corpus import CorpusParams, Drop, DuplicatesParams
-from stages.params.retrain import RetrainParams, SnapshotParams
-from stages.params.section import lookup, read_yaml, validate
-from stages.reporting.schema import Record
+from stages.params.retrain import IncomingHubParams, IncomingParams, IncomingSource, RetrainParams, SnapshotParams
+from stages.retraining import Accepted, Quarantined, Repeat, Snapshot
 from stages.sources.documents import fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise
 from stages.sources.files import read_texts
@@ -41,6 +39,7 @@ QUARANTINE, DOCUMENTS, SNAPSHOT = "quarantine.jsonl", "documents", "snapshot.jso
 MADE = {QUARANTINE, DOCUMENTS, SNAPSHOT, f".{SNAPSHOT}.draft"}
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 SHOWN = 5
+WHERE = "params.yaml: retrain.incoming"
 
 
 class Params(StageParams):
@@ -48,47 +47,6 @@ class Params(StageParams):
 
     corpus: CorpusParams
     retrain: RetrainParams
-
-
-class Repeat(StrEnum):
-    """Why a good document isn't taken."""
-
-    VALIDATION_EXACT = "validation_exact"
-    """The champion's validation has it."""
-    VALIDATION_NEAR = "validation_near"
-    """The champion's validation has nearly the same."""
-    KNOWN = "known"
-    """The champion's training text has it."""
-    REPEATED = "repeated"
-    """The snapshot has it."""
-
-
-class Accepted(Record):
-    """What was taken."""
-
-    documents: int
-    characters: int
-
-
-class Quarantined(Record):
-    """What is in `quarantine.jsonl`."""
-
-    count: int
-    files: dict[str, int]
-    """Of the files that have any."""
-
-
-class Snapshot(Record):
-    """The result. Every record is accepted, quarantined or dropped."""
-
-    files: int
-    records: int
-    """All that was read; what is wrong with a file as a whole counts as one."""
-    accepted: Accepted
-    quarantined: Quarantined
-    dropped: dict[Repeat, int]
-    documents_md5: str
-    """Of the folder, as in dvc.lock."""
 
 
 @dataclass
@@ -157,12 +115,15 @@ class Draft:
 
 
 def main(
-    incoming: Annotated[Path, typer.Option(help="Folder with the new .txt, .jsonl and .parquet files.")],
     champion: Annotated[Path, typer.Option(help="Root of the checkout with the model that is in use.")],
     out: Annotated[Path, typer.Option(help="Folder for the snapshot; it is made anew.")],
+    incoming: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the new .txt, .jsonl and .parquet files; else retrain.incoming of params.yaml."),
+    ] = None,
 ) -> None:
     """Take in new documents; exit code 0 also when there is none to take."""
-    snapshot = take(incoming, champion, out)
+    snapshot = take(champion, out, incoming)
     console = Console()
     console.print(table(snapshot))
     if snapshot.quarantined.count:
@@ -171,39 +132,62 @@ def main(
             console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def take(incoming: Path, champion: Path, out: Path) -> Snapshot:
-    """Make the snapshot of a folder of new documents.
+def take(champion: Path, out: Path, incoming: Path | None = None) -> Snapshot:
+    """Make the snapshot of new documents.
 
     Args:
         champion: root of the champion's checkout; its corpus is what new documents are compared with.
         out: made anew.
+        incoming: their folder; None for `retrain.incoming` of params.yaml.
 
     Raises:
+        Unavailable: the hub's dataset can't be fetched.
         InputError: a folder or the champion's corpus is missing or can't be read, `out` holds or is in what is read,
             or can't be written, or params.yaml is wrong.
     """
-    params = _read_params()
-    for option, folder in {"incoming": incoming, "champion": champion}.items():
-        if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}", where=f"--{option}", expected="a folder")
+    params = Params.read({})
+    if not champion.is_dir():
+        raise InputError(f"there is no folder {champion}", where="--champion", expected="a folder")
+    folder, source = _incoming(params.retrain.incoming, incoming)
     corpora = {side: champion / corpus.STAGE.outputs[side] for side in ("train", "validation")}
     for path in corpora.values():
         if not any(path.glob("*.parquet")):
             raise InputError("the champion's corpus is missing", where=str(path), todo="Make it there first: dvc repro")
-    _check_out(out, champion, [incoming, *corpora.values()])
-    files = incoming_files(incoming)
+    _check_out(out, champion, [folder, *corpora.values()])
+    files = incoming_files(folder)
     known = ChampionText.of(corpora, params.corpus.duplicates)
     with _writing(out):
-        snapshot = collect(files, known, params, fresh_folder(out))
+        snapshot = collect(source, files, known, params, fresh_folder(out))
     write_json(out / SNAPSHOT, snapshot.model_dump(mode="json"))
     return snapshot
 
 
-def _read_params() -> Params:
-    raw = read_yaml(PARAMS_FILE)
-    return validate(
-        Params, {name: lookup(raw, name, str(PARAMS_FILE)) for name in Params.model_fields}, str(PARAMS_FILE)
-    )
+def _incoming(params: IncomingParams, given: Path | None) -> tuple[Path, str]:
+    """The folder with the new documents, and where they come from."""
+    if given is None and params.source is IncomingSource.HUB:
+        return _fetched(params.hub)
+    folder, where = (given, "--incoming") if given else (Path(params.folder), WHERE + ".folder")
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}", where=where, expected="a folder")
+    return folder, IncomingSource.FOLDER.value
+
+
+def _fetched(params: IncomingHubParams) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download  # only this source needs it
+
+    name = f"{params.path} at {params.revision}"
+    try:
+        fetched = snapshot_download(
+            params.path, repo_type="dataset", revision=params.revision, allow_patterns=list(params.files)
+        )
+    except Exception as error:  # the hub's client lets errors of its HTTP library through
+        raise Unavailable(
+            f"{name} can't be fetched: {' '.join(str(error).split())}",
+            where=WHERE + ".hub",
+            todo="Check path and revision, and that the hub can be reached",
+        ) from None
+    folder = Path(fetched)
+    return folder, f"{params.path}@{folder.name}"
 
 
 def _check_out(out: Path, champion: Path, read: list[Path]) -> None:
@@ -231,7 +215,7 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def incoming_files(incoming: Path) -> dict[str, Path]:
-    """Name (the path within `incoming`) -> path, sorted, of all files at any depth.
+    """Name (the path within `incoming`) -> path, sorted, of all files at any depth that are not hidden.
 
     Folders that are links, and those that can't be opened, are there like files, so that reading them is an error.
 
@@ -248,7 +232,8 @@ def incoming_files(incoming: Path) -> dict[str, Path]:
     for root, folders, names in os.walk(incoming, onerror=unreadable):
         links = [name for name in folders if Path(root, name).is_symlink()]
         found += [Path(root, name) for name in (*names, *links)]
-    return dict(sorted((_name(path, incoming), path) for path in found))
+    named = sorted((_name(path, incoming), path) for path in found)
+    return {name: path for name, path in named if not any(part.startswith(".") for part in name.split("/"))}
 
 
 def _name(path: Path, incoming: Path) -> str:
@@ -256,7 +241,7 @@ def _name(path: Path, incoming: Path) -> str:
     return os.fsencode(path.relative_to(incoming).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def collect(files: Mapping[str, Path], known: ChampionText, params: Params, out: Path) -> Snapshot:
+def collect(source: str, files: Mapping[str, Path], known: ChampionText, params: Params, out: Path) -> Snapshot:
     """Read all files; write documents and quarantine into the folder `out`."""
     records, dropped, quarantined = 0, dict.fromkeys(Repeat, 0), Counter[str]()
     (out / DOCUMENTS).mkdir()
@@ -278,6 +263,7 @@ def collect(files: Mapping[str, Path], known: ChampionText, params: Params, out:
                 draft.add(identity, _line({params.corpus.files.text_field: text}), len(text))
         accepted = draft.write(out / DOCUMENTS)
     return Snapshot(
+        source=source,
         files=len(files),
         records=records,
         accepted=accepted,

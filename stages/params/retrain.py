@@ -1,6 +1,6 @@
 """`retrain`: what a scheduled retrain takes in, which model it promotes, and what a candidate has to show.
 
-Read by `stages/snapshot.py` and `stages/gate.py`.
+Read by `pipelines/retrain.py` and by the commands that it runs, `stages/snapshot.py` and `stages/gate.py`.
 """
 
 from collections.abc import Iterator
@@ -62,6 +62,35 @@ class GateParams(Section):
             yield f"guards {[metric.value for metric in guarded]} has a repeated metric; expected each once"
 
 
+class IncomingSource(StrEnum):
+    """Where new documents come from."""
+
+    FOLDER = "folder"
+    HUB = "hub"
+
+
+class IncomingHubParams(Section):
+    """The newest revision of a dataset of the hub; what is new in it is what the champion's corpus doesn't have."""
+
+    path: str = Field(min_length=1)
+    """The dataset's repository."""
+    revision: str = Field(min_length=1)
+    """The branch or tag to follow."""
+    files: tuple[str, ...] = Field(min_length=1)
+    """Globs of its .txt, .jsonl and .parquet files."""
+
+
+class IncomingParams(Section):
+    """New documents; the field that holds the text is `corpus.files.text_field`."""
+
+    source: IncomingSource
+    """Which of the two is looked into."""
+    folder: str = Field(min_length=1)
+    """A folder of .txt, .jsonl and .parquet files, relative to the repository's root or absolute. Nothing in it is
+    changed or deleted. Names that begin with a dot are passed over: copying programs give them to unfinished files."""
+    hub: IncomingHubParams
+
+
 class SnapshotParams(Section):
     """Which of the new documents are fit to be taken in."""
 
@@ -78,5 +107,6 @@ class RetrainParams(Section):
     """The arm, one of arms.names."""
     seed: Seed
     """The training seed, one of seeds."""
+    incoming: IncomingParams
     gate: GateParams
     snapshot: SnapshotParams

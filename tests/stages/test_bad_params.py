@@ -615,4 +615,4 @@ def test_a_stage_that_reads_a_part_names_the_same_keys(
     (project / "params.yaml").write_text(yaml.safe_dump(changed(smoke, changes)), encoding="utf-8")
     stage = Stage("arm", ArmOnly, lambda context: None, {}, {"manifest": "m"}, axes=("arm",))
     with pytest.raises(InputError, match=expected):
-        stage.read_params({"arm": arm})
+        stage.params.read({"arm": arm})

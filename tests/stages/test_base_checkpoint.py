@@ -165,7 +165,7 @@ def git_id(file: Path) -> str:
 
 @contextmanager
 def hub_of(folder: Path, asked: list[str]) -> Iterator[str]:
-    """A hub on this machine with one repository, `a/b` at `REVISION`, whose files are a folder's."""
+    """A hub on this machine with one repository, model and dataset `a/b` at `REVISION`; its files are a folder's."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -177,14 +177,16 @@ def hub_of(folder: Path, asked: list[str]) -> Iterator[str]:
         def answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
             asked.append(path)
-            if path == f"/api/models/a/b/tree/{REVISION}":
+            if path == "/api/datasets/a/b/revision/main":
+                return self.send(200, json.dumps({"id": "a/b", "sha": REVISION, "siblings": []}).encode(), "info", body)
+            if path in (f"/api/{kind}/a/b/tree/{REVISION}" for kind in ("models", "datasets")):
                 files = [
                     {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": git_id(file)}
                     for file in sorted(folder.iterdir())
                 ]
                 return self.send(200, json.dumps(files).encode(), "tree", body)
             file = folder / path.rpartition("/")[2]
-            if path == f"/a/b/resolve/{REVISION}/{file.name}" and file.is_file():
+            if path.removeprefix("/datasets") == f"/a/b/resolve/{REVISION}/{file.name}" and file.is_file():
                 return self.send(200, file.read_bytes(), git_id(file), body)
             return self.send(404, b"", "none", body)
 

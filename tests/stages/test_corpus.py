@@ -67,7 +67,9 @@ def params(**changes: dict[str, Any] | str) -> CorpusParams:
 def make(folder: Path, corpus: CorpusParams, store: str = "store") -> tuple[list[str], list[str], dict[str, Any]]:
     """Run the stage; the texts of training and validation, and the counts."""
     outputs = {"train": folder / "train", "validation": folder / "validation", "manifest": folder / "manifest.json"}
-    context = Context(Params(corpus=corpus), {}, outputs, {}, Checkpoints(folder / store, "key"))
+    context = Context(
+        Params(corpus=corpus), {"snapshots": folder / "snapshots"}, outputs, {}, Checkpoints(folder / store, "key")
+    )
     run(context)
     texts = ([document.text for document in read_documents(outputs[split])] for split in ("train", "validation"))
     return *texts, context.counts  # type: ignore[return-value]
@@ -108,6 +110,22 @@ def test_the_split_is_stable_when_the_data_grows(tmp_path: Path) -> None:
     more = make(tmp_path / "more", params(files={"paths": [write_jsonl(tmp_path / "more.jsonl", reversed(texts))]}))
     assert set(few[0]) <= set(more[0])
     assert set(few[1]) <= set(more[1])
+
+
+def test_snapshots_are_training_text_and_leave_validation_as_it_is(tmp_path: Path) -> None:
+    texts = [sentences(number) for number in range(30)]
+    corpus = params(files={"paths": [write_jsonl(tmp_path / "a.jsonl", texts)], "text_field": "text"})
+    before = make(tmp_path / "before", corpus)
+    new = [sentences(number) for number in range(100, 120)]
+    for name, added in (("b", new[:10]), ("a", [*new[10:], before[1][0]])):
+        folder = tmp_path / "after/snapshots" / name
+        folder.mkdir(parents=True)
+        write_jsonl(folder / "documents.jsonl", added)
+        write_jsonl(folder / "other.jsonl", [sentences(999)])
+    train, validation, counts = make(tmp_path / "after", corpus)
+    assert any(in_validation(text) for text in new), "the split would have sent it there"
+    assert train == [*before[0], *new[10:], *new[:10]] and validation == before[1]
+    assert counts["dropped_exact"]["documents"] == 1
 
 
 def test_spelling_of_white_space_and_case_does_not_change_the_side() -> None:

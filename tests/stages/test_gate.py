@@ -19,12 +19,13 @@ from softmask.evaluation.perplexity import batch_nll
 from stages import gate
 from stages.component import run_command
 from stages.files import dump_json, read_json, write_json
-from stages.gate import Decision, Measured, compare, decide, decide_between
+from stages.gate import compare, decide, decide_between
 from stages.hashing import path_hash
 from stages.params.compare import CompareParams
 from stages.params.retrain import Direction, GateParams, GuardParams, Metric
 from stages.params.section import validate
 from stages.reporting.labels import MINUS
+from stages.retraining import Decision, Measured
 from tests.softmask.tiny import close_gate, soft_mask_settings, tiny_mdlm
 from tests.tiny_judge import packed_letters
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,8 +25,10 @@ from stages.files import read_json
 from stages.hashing import path_hash
 from stages.params.corpus import ShardsParams
 from stages.params.section import validate
-from stages.snapshot import ChampionText, Params, Repeat, Snapshot, collect, incoming_files, take
+from stages.retraining import Repeat, Snapshot
+from stages.snapshot import ChampionText, Params, collect, incoming_files, take
 from stages.sources.documents import Document, ShardWriter
+from tests.stages.test_base_checkpoint import REVISION, hub_of
 
 ROOT = Path(__file__).parents[2]
 LONGEST = 1000
@@ -84,7 +87,7 @@ def put(name: str, content: bytes | str | Iterable[Any]) -> None:
 
 def taken(out: str = "out") -> tuple[Snapshot, list[str], list[dict[str, Any]]]:
     """Take the snapshot: the result, the documents, the quarantine."""
-    result = take(Path("incoming"), Path("champion"), Path(out))
+    result = take(Path("champion"), Path(out), Path("incoming"))
     assert read_json(Path(out) / "snapshot.json") == result.model_dump(mode="json")
     assert result.documents_md5 == path_hash(Path(out) / "documents")["md5"]
     assert sorted(path.name for path in Path(out).iterdir()) == ["documents", "quarantine.jsonl", "snapshot.json"]
@@ -275,7 +278,7 @@ def test_the_same_files_give_the_same_bytes_anywhere_and_stay_as_they_are(folder
     first = path_hash(Path("out"))
     taken()
     assert path_hash(Path("out")) == first, "over an earlier snapshot"
-    take(folder / "incoming", folder / "champion", folder / "elsewhere/out")
+    take(folder / "champion", folder / "elsewhere/out", folder / "incoming")
     assert path_hash(Path("elsewhere/out")) == first
     assert state("incoming", "champion") == before
     assert not any(str(folder) in path.read_text(encoding="utf-8") for path in Path("out").rglob("*.json*"))
@@ -315,9 +318,60 @@ def test_every_record_is_accepted_quarantined_or_dropped(
         out.mkdir()
         for file, content in files.items():
             (root / file).write_bytes(b"\n".join(content))
-        result = collect(incoming_files(root), compared[1], compared[0], out)
+        result = collect("folder", incoming_files(root), compared[1], compared[0], out)
         assert balanced(result) and result.files == len(files) <= result.records
         assert result.accepted.documents == len(lines(out / "documents/documents.jsonl")) <= 2 + len(files)
+
+
+# Where documents come from
+
+
+def test_hidden_files_are_passed_over(folder: Path) -> None:
+    put(".gitkeep", b"")
+    put(".a.jsonl.Xy1", b"half a rec")
+    put(".git/a.txt", NEW[0])
+    put("a.txt", NEW[1])
+    result, texts, _ = taken()
+    assert texts == [NEW[1]] and result.files == 1
+
+
+def test_the_folder_of_params_is_looked_into_when_none_is_given(folder: Path) -> None:
+    put("a.txt", NEW[0])
+    values = params()
+    values["retrain"]["incoming"]["folder"] = "incoming"
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert take(Path("champion"), Path("out")).accepted.documents == 1
+    values["retrain"]["incoming"]["folder"] = "nowhere"
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(InputError, match=r"^params.yaml: retrain.incoming.folder: there is no folder nowhere"):
+        take(Path("champion"), Path("out"))
+
+
+def from_hub(path: str, endpoint: str) -> subprocess.CompletedProcess[str]:
+    """Take the newest revision of a hub's dataset, in a process of its own: the client reads its settings early."""
+    values = params()
+    values["retrain"]["incoming"].update(source="hub", hub={"path": path, "revision": "main", "files": ["*.jsonl"]})
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path("home").absolute()), "PYTHONPATH": str(ROOT), "PATH": ""}
+    command = [sys.executable, "-m", "stages.snapshot", "--champion", "champion", "--out", "out"]
+    return subprocess.run(command, env=hub, capture_output=True, text=True, check=False)
+
+
+def test_the_newest_revision_of_a_hub_dataset_is_taken_like_a_folder(folder: Path) -> None:
+    asked: list[str] = []
+    Path("repository").mkdir()
+    put("../repository/a.jsonl", [NEW[0], TRAINED[0], HELD[0]])
+    put("../repository/b.jsonl", [b"poison", NEW[1]])
+    put("../repository/script.py", b"not fetched")
+    with hub_of(Path("repository"), asked) as endpoint:
+        done = from_hub("a/b", endpoint)
+        missing = from_hub("a/c", endpoint)
+    assert done.returncode == 0, done.stderr
+    result = Snapshot.model_validate(read_json(Path("out/snapshot.json")))
+    assert result.source == f"a/b@{REVISION}" and result.files == 2 and result.accepted.documents == 2
+    assert result.quarantined.files == {"b.jsonl": 1} and not any("script.py" in path for path in asked)
+    assert missing.returncode == 75
+    assert "error: params.yaml: retrain.incoming.hub: a/c at main can't be fetched: " in missing.stderr
 
 
 # What is refused
