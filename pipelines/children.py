@@ -4,7 +4,7 @@ import math
 import platform
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +38,7 @@ def tag(workspace: str) -> str:
 
 
 class Children:
-    """Runs of the `stage` deployments for one workspace.
+    """Runs of the `stage` and `command` deployments for one workspace.
 
     Args:
         workspace: the coordinator's.
@@ -51,18 +51,26 @@ class Children:
         self._ids: set[UUID] = set()
         self.stopped = threading.Event()
 
-    def run(self, stage: str, pool: str, key: str) -> FlowRun:
+    def stage(self, name: str, pool: str, key: str) -> FlowRun:
         """Start a stage in a pool, and wait until it has ended, however that is.
 
         Args:
-            stage: DVC's name of it.
+            name: DVC's name of it.
             pool: the work pool, which is the deployment's name.
             key: the same for a request that is sent again because its answer was lost.
         """
+        return self._run("stage", pool, {"name": name, **self._parameters}, key)
+
+    def command(self, name: str, arguments: Sequence[str], pool: str, key: str) -> FlowRun:
+        """Start `python -m stages.NAME ARGUMENTS` in the workspace, as `stage` does."""
+        parameters = {"name": name, "arguments": list(arguments), "workspace": self._parameters["workspace"]}
+        return self._run("command", pool, parameters, key)
+
+    def _run(self, flow: str, pool: str, parameters: dict[str, Any], key: str) -> FlowRun:
         started: Any = run_deployment(
-            f"stage/{pool}",
-            parameters={"name": stage, **self._parameters},
-            flow_run_name=stage,
+            f"{flow}/{pool}",
+            parameters=parameters,
+            flow_run_name=parameters["name"],
             tags=[self._tag],
             idempotency_key=key,
             timeout=0,

@@ -1,12 +1,12 @@
 """The flow `reproduce`: `dvc repro` with every stage a run of its own, as soon as its inputs are there."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -25,14 +25,21 @@ from pipelines.shared import Shared
 from pipelines.stage import MAY_PASS_STATE
 from pipelines.workspace import Step, Workspace
 from softmask.errors import Unavailable
-from stages.component import PARAMS_FILE
+from stages.component import PARAMS_FILE, StageParams
 from stages.params.orchestration import OrchestrationParams
-from stages.params.section import lookup, read_yaml, validate
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LOCK = Path(".dvc/tmp/reproduce.lock")
 MOST_STAGES = 1000
 """Stages that can wait at the same time, each in a thread."""
 _THREADS: Any = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
+
+
+class Params(StageParams):
+    """What the flow reads of params.yaml."""
+
+    orchestration: OrchestrationParams
 
 
 class Outcome(StrEnum):
@@ -63,14 +70,14 @@ class Conductor:
     dvc: threading.Lock
     """DVC's objects are for one thread at a time."""
 
-    def bring_up_to_date(self, step: Step, changed: bool) -> Outcome:
+    def bring_up_to_date(self, step: Step, upstream: Sequence[Any]) -> Outcome:
         """Run a stage if it is out of date.
 
         Args:
             step: the stage.
-            changed: one of the stages that make its inputs has run.
+            upstream: what became of the stages that make its inputs; a task resolves futures to it.
         """
-        if not (step.stale or changed):
+        if not step.stale and all(end is Outcome.UNCHANGED for end in upstream):
             return Outcome.UNCHANGED
         with self.dvc:
             # what ran above it may have made the same bytes again
@@ -81,7 +88,7 @@ class Conductor:
         asked = self.params.of(step.name)
         key = f"{task_run.get_id()}-{task_run.get_run_count()}"
         with occupied(asked, self.children.stopped):
-            _judge(step.name, self.children.run(step.name, "gpu" if asked.gpu else "cpu", key))
+            judge(step.name, self.children.stage(step.name, asked.pool, key))
         if self.shared is not None:
             with self.dvc:
                 self.shared.fetch_runs()
@@ -112,7 +119,7 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
     logger = get_run_logger()
     # DVC names stages as they are called from its folder
     with chdir(root), alone(LOCK, f"flow run {flow_run.get_name()!r}", "Wait for it, or cancel it; then run again"):
-        params = _orchestration(root / PARAMS_FILE)
+        params = Params.read({}, root / PARAMS_FILE).orchestration
         opened = Workspace(root)
         shared = Shared(opened) if distributed else None
         children = Children(str(root), None if shared is None else shared.revision())
@@ -138,23 +145,22 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
 def _run(conductor: Conductor, plan: Sequence[Step]) -> dict[str, State[Outcome]]:
     """The final state of every stage."""
     futures: dict[str, PrefectFuture[Outcome]] = {}
-    run = _stage_task(conductor)
+    run = attempted(conductor.params, conductor.bring_up_to_date)
     for step in plan:
         upstream = [futures[name] for name in step.upstream]
-        futures[step.name] = run.with_options(name=step.name, task_run_name=step.name).submit(step, upstream)
+        task = run.with_options(name=step.name, task_run_name=step.name)
+        futures[step.name] = task.submit(step, upstream)
     for future in futures.values():
         future.wait()
     return {name: future.state for name, future in futures.items()}
 
 
-def _stage_task(conductor: Conductor) -> "Task[[Step, list[Any]], Outcome]":
-    def stage(step: Step, upstream: list[Outcome]) -> Outcome:
-        return conductor.bring_up_to_date(step, any(end is not Outcome.UNCHANGED for end in upstream))
-
+def attempted(params: OrchestrationParams, work: Callable[P, R]) -> "Task[P, R]":
+    """A task that is tried again, with ever longer waits, after what may pass."""
     return Task(
-        stage,
-        retries=conductor.params.retries,
-        retry_delay_seconds=exponential_backoff(conductor.params.retry_seconds),
+        work,
+        retries=params.retries,
+        retry_delay_seconds=exponential_backoff(params.retry_seconds),
         retry_condition_fn=_may_pass,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -171,7 +177,7 @@ def _may_pass(_: "Task[..., Any]", __: TaskRun, state: "State[Any]") -> bool:
     return False
 
 
-def _judge(stage: str, run: FlowRun) -> None:
+def judge(stage: str, run: FlowRun) -> None:
     """Tell a good end from the others.
 
     Raises:
@@ -213,9 +219,3 @@ def _end(state: "State[Outcome]") -> str:
     if state.name == "NotReady":
         return "not run, for want of its inputs"
     return str(state.message)
-
-
-def _orchestration(file: Path) -> OrchestrationParams:
-    key, model = "orchestration", OrchestrationParams
-    names = {name: f"{key}.{name}" for name in model.model_fields}
-    return validate(model, lookup(read_yaml(file), key, str(file)), str(file), prefix=names)

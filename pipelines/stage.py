@@ -1,4 +1,7 @@
-"""The flow that a worker runs for one stage. Deployed once for each pool; `reproduce` starts it."""
+"""The flows that a worker runs: one stage of the pipeline, or one of the commands beside it.
+
+Deployed once for each pool; `reproduce` and `retrain` start them.
+"""
 
 import os
 import signal
@@ -33,7 +36,25 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
     die_with_parent(os.getppid(), signal.SIGTERM)  # Prefect turns it into a crash of this run
     command = [sys.executable, "-m", "pipelines.once", name, str(os.getpid())]
     command += [] if revision is None else [revision]
-    code = follow(command, Path(workspace), logger.info)
+    return _end(name, follow(command, Path(workspace), logger.info))
+
+
+@flow(name="command", flow_run_name="{name}", persist_result=False)
+def command(name: str, arguments: list[str], workspace: str) -> State[None]:
+    """Run `python -m stages.NAME ARGUMENTS`, whose output goes to the run's log; it ends as `stage` does.
+
+    Args:
+        name: a command of stages/, such as `gate`.
+        arguments: of its command line.
+        workspace: where it runs; relative to the worker's folder.
+    """
+    logger = get_run_logger()
+    die_with_parent(os.getppid(), signal.SIGTERM)
+    line = [sys.executable, "-m", "stages.parent", str(os.getpid()), f"stages.{name}", *arguments]
+    return _end(name, follow(line, Path(workspace), logger.info))
+
+
+def _end(name: str, code: int) -> State[None]:
     if code == 0:
         return Completed()
     if code == MAY_PASS or code >= 128:  # lack of something, or killed, for want of memory say

@@ -67,7 +67,7 @@ class Workspace:
                 Step(
                     name=stage.addressing,
                     upstream=tuple(sorted(above.addressing for above in graph.successors(stage))),
-                    recorded=stage.name in recorded,
+                    recorded=stage.addressing in recorded,
                     stale=bool(stage.status()),
                 )
                 for stage in order

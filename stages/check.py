@@ -7,6 +7,9 @@ from stages.component import Context, Stage, StageParams, declared_stages
 from stages.files import write_json
 from stages.params.root import RootParams
 
+COMMANDS = ("snapshot", "gate")
+"""What a retrain runs beside the stages."""
+
 
 class Params(StageParams, RootParams):
     """All of params.yaml."""
@@ -20,7 +23,7 @@ def run(context: Context[Params]) -> None:
     Raises:
         InputError: a stage that params name isn't in dvc.yaml.
     """
-    known = declared_stages()
+    known = [*declared_stages(), *COMMANDS]
     for name in context.params.orchestration.stages:
         if name not in known:
             raise InputError(

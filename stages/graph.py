@@ -5,7 +5,6 @@ It is a developer's tool: no stage depends on it, and it knows nothing of what t
 """
 
 import argparse
-import io
 import re
 import shlex
 import sys
@@ -16,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import grimp
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
 from softmask.errors import InputError
 from stages.component import run_command
-from stages.files import write_text
 from stages.params.section import read_yaml
+from stages.pipeline_file import PIPELINE, edited
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("softmask", "stages")
-PIPELINE = Path("dvc.yaml")
 WITHOUT_DECLARATION = "check"
 """It stands above the others: it tracks the whole of params.yaml, and its output is what every `STAGE` starts from."""
 
@@ -156,21 +153,12 @@ def _path(out: Any) -> str:
 
 def write(file: Path = PIPELINE) -> bool:
     """Make the code dependencies of every stage its closure; order, comments and all else stay. True if it changed."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    before = file.read_text(encoding="utf-8")
-    pipeline = yaml.load(before)
-    for name, entry in pipeline["stages"].items():
-        module, _ = _parse_command(entry["cmd"], f"{file}: stages.{name}")
-        _replace_code(entry["deps"], closure(module))
-    stream = io.StringIO()
-    yaml.dump(pipeline, stream)
-    if stream.getvalue() == before:
-        return False
-    write_text(file, stream.getvalue())
-    return True
+    before = file.read_bytes()
+    with edited(file) as pipeline:
+        for name, entry in pipeline["stages"].items():
+            module, _ = _parse_command(entry["cmd"], f"{file}: stages.{name}")
+            _replace_code(entry["deps"], closure(module))
+    return file.read_bytes() != before
 
 
 def _replace_code(deps: CommentedSeq, code: list[str]) -> None:

@@ -1,7 +1,11 @@
-"""Processes that never outlive whoever started them, however that one ended."""
+"""Processes that never outlive whoever started them, however that one ended.
+
+python -m stages.parent PID MODULE [ARGUMENT ...]    runs a module that ends with its parent PID
+"""
 
 import ctypes
 import os
+import runpy
 import select
 import signal
 import sys
@@ -41,3 +45,10 @@ def die_with_dvc() -> None:
 def _die_with(process: int) -> None:
     select.select([process], [], [])
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs' children ignore it
+    sys.argv = sys.argv[2:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

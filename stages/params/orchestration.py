@@ -18,6 +18,11 @@ class Resources(Section):
     memory: int = Field(ge=1)
     """GiB of main memory."""
 
+    @property
+    def pool(self) -> str:
+        """The work pool that it runs in."""
+        return "gpu" if self.gpu else "cpu"
+
 
 class OrchestrationParams(Section):
     """Resources and retries of every stage when Prefect runs the pipeline."""
@@ -25,7 +30,7 @@ class OrchestrationParams(Section):
     default: Resources
     """Of a stage that `stages` doesn't name."""
     stages: dict[str, Resources]
-    """By the name in dvc.yaml, for all instances of a matrix."""
+    """By the name in dvc.yaml, for all instances of a matrix; and `snapshot` and `gate`, which retrains run."""
     retries: int = Field(ge=0)
     """Further tries of a stage after what may pass: a lost worker, a full GPU, the network. A mistake isn't retried."""
     retry_seconds: int = Field(ge=1)

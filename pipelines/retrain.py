@@ -1,0 +1,258 @@
+"""The flow `retrain`: new documents, a candidate that learns from them too, the gate, and a promotion or none.
+
+All of it happens in checkouts of their own (`pipelines/checkout.py`). The repository gets a branch for each candidate,
+and for each promotion tags on that branch; its working tree and its own branches stay as they are.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_client, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run, task_run
+from prefect.states import Completed
+
+from pipelines.alone import alone
+from pipelines.checkout import PLACE, Checkout, branch, read, tip
+from pipelines.children import Children
+from pipelines.registry import Version, champion, promote
+from pipelines.reproduce import attempted, judge, reproduce
+from pipelines.resources import check_limits, occupied
+from softmask.errors import InputError
+from stages.component import PARAMS_FILE, StageParams
+from stages.files import read_json, write_json
+from stages.params.orchestration import OrchestrationParams
+from stages.params.retrain import IncomingSource, RetrainParams
+from stages.params.section import lookup, read_yaml
+from stages.reporting.schema import Record
+from stages.retraining import Decision, Snapshot
+
+LOCK = Path(".dvc/tmp/retrain.lock")
+SNAPSHOTS = Path("data/snapshots")
+REPORT, QUARANTINE = Path("reports/retrain.json"), Path("reports/quarantine.jsonl")
+"""On a candidate's branch: what was decided, and which records were not trained on."""
+TOKENIZER = "tokenizer"
+SHOWN = 20
+"""Quarantined records in the table of a run; the file has all of them."""
+
+
+class Params(StageParams):
+    """What the flow reads of params.yaml."""
+
+    orchestration: OrchestrationParams
+    retrain: RetrainParams
+
+
+class Outcome(StrEnum):
+    """How a retrain ended."""
+
+    FIRST = "there was no champion: this is the first"
+    NOTHING_NEW = "no new documents: nothing was trained"
+    TRIED = "these documents were tried before: the champion stays"
+    PROMOTED = "the candidate is better: it is the champion now"
+    KEPT = "the candidate is not better: the champion stays"
+
+
+class Report(Record):
+    """What is on a candidate's branch, in `reports/retrain.json`."""
+
+    revision: str
+    """The commit that code and params are from."""
+    champion: str | None
+    """The version that was in use."""
+    snapshot: Snapshot | None
+    decision: Decision | None
+    """None for the first champion, which there was nothing to compare with."""
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(workspace: str = ".") -> State[None]:
+    """Train on what is new, by code and params of the last commit, and put the model into use if it is better.
+
+    Without a champion the last commit's model becomes it. Without new documents the run ends at once.
+
+    Args:
+        workspace: folder of the repository, whose `retrain` in params.yaml says what is done.
+
+    Raises:
+        InputError: params, the registry or the data are wrong.
+        Unavailable: another `retrain` is at work in the repository.
+        StageFailed: a stage, the snapshot or the gate failed.
+    """
+    home = Path(workspace).resolve()
+    with alone(home / LOCK, f"flow run {flow_run.get_name()!r}", "Wait for it, or cancel it; then run again"):
+        children = Children(str(home / PLACE / "candidate"), None)
+        children.cancel_strays()  # before the folder that they work in is made anew
+        try:
+            outcome = Retrain.begin(home, children).run()
+        except BaseException:
+            children.cancel()
+            raise
+    return Completed(message=outcome.value)
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """One run of it."""
+
+    home: Path
+    """The user's repository."""
+    candidate: Checkout
+    params: Params
+    children: Children
+
+    @classmethod
+    def begin(cls, home: Path, children: Children) -> "Retrain":
+        """Check the last commit out, and see that what it asks for is there."""
+        candidate = Checkout(home, "candidate", "HEAD")
+        get_run_logger().info("code and params are those of %s; what isn't committed has no part", candidate.revision)
+        params = Params.read({}, candidate.root / PARAMS_FILE)
+        with get_client(sync_client=True) as client:
+            check_limits(client, params.orchestration, ["snapshot", "gate"])
+        return cls(home, candidate, params, children)
+
+    @property
+    def stage(self) -> str:
+        """DVC's name of the stage that trains the model."""
+        return f"arm@{self.params.retrain.arm}-{self.params.retrain.seed}"
+
+    def run(self) -> Outcome:
+        """From the champion that is there to the one that will be."""
+        old = champion(self.home)
+        if old is None:
+            return self._first()
+        current = Checkout(self.home, "champion", old.commit)
+        current.fetch(["corpus", TOKENIZER, "tokens", self.stage])
+        self._check_tokenizer(current)
+        taken = self.home / PLACE / "snapshot"
+        snapshot = self._snapshot(current, taken)
+        if not snapshot.accepted.documents:
+            return self._tell(Outcome.NOTHING_NEW, old, None, self._report(old, snapshot), taken)
+        name = f"{old.name}-{snapshot.documents_md5[:12]}"
+        outcome = Outcome.TRIED
+        if tip(self.home, name) is None:
+            self._train(current, taken, name)
+            self._save(name, self._report(old, snapshot, self._decide(current)), taken)
+            outcome = Outcome.KEPT
+        commit, text = read(self.home, name, REPORT)
+        report = Report.model_validate_json(text)
+        assert report.decision is not None
+        if not report.decision.promoted:
+            return self._tell(outcome, old, name, report, taken)
+        # also when an earlier run was stopped just before this
+        new = promote(self.home, commit, "; ".join(report.decision.reasons))
+        return self._tell(Outcome.PROMOTED, new, name, report, taken)
+
+    def _first(self) -> Outcome:
+        reproduce([self.stage], str(self.candidate.root))
+        name, report = f"first-{self.candidate.revision[:12]}", self._report(None, None)
+        new = promote(self.home, self._save(name, report, None), Outcome.FIRST)
+        return self._tell(Outcome.FIRST, new, name, report, None)
+
+    def _check_tokenizer(self, current: Checkout) -> None:
+        ours, theirs = (
+            lookup(read_yaml(file), TOKENIZER, str(file))
+            for file in (self.candidate.root / PARAMS_FILE, current.root / PARAMS_FILE)
+        )
+        if ours != theirs:
+            raise InputError(
+                "it differs from the champion's, and models with other tokenizers can't be compared",
+                where=f"{PARAMS_FILE}: {TOKENIZER}",
+                expected=f"that of {current.revision}",
+                todo="Change it back and commit; or retire the champion first, as the README says",
+            )
+
+    def _snapshot(self, current: Checkout, out: Path) -> Snapshot:
+        incoming = self.params.retrain.incoming
+        given = ["--incoming", str(self.home / incoming.folder)] if incoming.source is IncomingSource.FOLDER else []
+        self._command("snapshot", ["--champion", str(current.root), "--out", str(out), *given])
+        return Snapshot.model_validate(read_json(out / "snapshot.json"))
+
+    def _train(self, current: Checkout, taken: Path, name: str) -> None:
+        """Make the candidate: the champion's data and tokenizer, and the new documents."""
+        self.candidate.take(current, SNAPSHOTS, TOKENIZER)
+        documents = self.candidate.root / SNAPSHOTS / name
+        shutil.copytree(taken / "documents", documents)
+        self.candidate.add(documents)
+        reproduce([self.stage], str(self.candidate.root))
+
+    def _decide(self, current: Checkout) -> Decision:
+        out, retrain = self.home / PLACE / "decision.json", self.params.retrain
+        models = ["--champion", str(current.root), "--candidate", ".", "--arm", retrain.arm]
+        self._command("gate", [*models, "--seed", str(retrain.seed), "--out", str(out)])
+        return Decision.model_validate(read_json(out))
+
+    def _command(self, name: str, arguments: Sequence[str]) -> None:
+        """Run a command of stages/ in the candidate's checkout, on a worker, with what it asks for."""
+        asked = self.params.orchestration.of(name)
+
+        def run() -> None:
+            key = f"{task_run.get_id()}-{task_run.get_run_count()}"
+            with occupied(asked, self.children.stopped):
+                judge(name, self.children.command(name, arguments, asked.pool, key))
+
+        attempted(self.params.orchestration, run).with_options(name=name, task_run_name=name)()
+
+    def _report(self, old: Version | None, snapshot: Snapshot | None, decision: Decision | None = None) -> Report:
+        champion = None if old is None else old.name
+        return Report(revision=self.candidate.revision, champion=champion, snapshot=snapshot, decision=decision)
+
+    def _save(self, name: str, report: Report, taken: Path | None) -> str:
+        """Keep the candidate, whatever became of it; the commit."""
+        root = self.candidate.root
+        write_json(root / REPORT, report.model_dump(mode="json"))
+        files = [str(REPORT)]
+        if taken is not None:
+            shutil.copy(taken / QUARANTINE.name, root / QUARANTINE)
+            files += [str(QUARANTINE), f"{SNAPSHOTS / name}.dvc"]
+        return self.candidate.save(name, files, f"retrain: {name}")
+
+    def _tell(self, outcome: Outcome, now: Version, name: str | None, report: Report, taken: Path | None) -> Outcome:
+        """Leave a table of what was found and decided."""
+        rows = {"outcome": outcome.value, "champion": now.name, "champion before": report.champion or "none"}
+        if name is not None:
+            rows["branch of the candidate"] = branch(name)
+        found = [*rows.items(), *_of_snapshot(report.snapshot, taken), *_of_decision(report.decision)]
+        create_table_artifact(
+            table=[{"what": what, "found": text} for what, text in found],
+            key="retrain",
+            description=f"{outcome.value} (commit {report.revision[:12]})",
+        )
+        for what, text in found:
+            get_run_logger().info("%s: %s", what, text)
+        return outcome
+
+
+def _of_snapshot(snapshot: Snapshot | None, taken: Path | None) -> Iterator[tuple[str, str]]:
+    if snapshot is None or taken is None:
+        return
+    yield "new documents", f"{snapshot.accepted.documents} of {snapshot.records} records, from {snapshot.source}"
+    for repeat, count in snapshot.dropped.items():
+        if count:
+            yield f"dropped: {repeat}", str(count)
+    if snapshot.quarantined.count:
+        yield "in quarantine", f"{snapshot.quarantined.count}, see {taken / QUARANTINE.name}"
+        with (taken / QUARANTINE.name).open(encoding="utf-8") as lines:
+            for entry in map(json.loads, islice(lines, SHOWN)):
+                yield _place(entry), entry["reason"]
+
+
+def _place(entry: dict[str, Any]) -> str:
+    return f"{entry['file']}" if entry["record"] is None else f"{entry['file']}, record {entry['record']}"
+
+
+def _of_decision(decision: Decision | None) -> Iterator[tuple[str, str]]:
+    if decision is None:
+        return
+    for metric, value in decision.metrics.items():
+        models = f"champion {value.champion:.4f}, candidate {value.candidate:.4f} nats a token"
+        yield metric, f"{models}; improvement {value.improvement:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
+    for number, reason in enumerate(decision.reasons, start=1):
+        yield f"reason {number}", reason
