@@ -58,7 +58,7 @@ class Checkout:
         if own.exists():
             shutil.copy(own, self.root / ".dvc/config.local")
         with Repo(str(self.home)) as repo:
-            cache = repo.cache.local.path
+            cache = repo.cache.local_cache_dir
         with Repo(str(self.root)) as repo, repo.config.edit("local") as config:
             config.setdefault("cache", {})["dir"] = cache
         with chdir(self.home):
@@ -101,6 +101,7 @@ class Checkout:
         """
         shutil.copy(other.root / LOCK_FILE, self.root / LOCK_FILE)
         tracked = [str(file.relative_to(other.root)) for file in sorted((other.root / data).glob("*.dvc"))]
+        (self.root / data).mkdir(parents=True, exist_ok=True)
         for file in tracked:
             shutil.copy(other.root / file, self.root / file)
         self.fetch([*tracked, frozen])

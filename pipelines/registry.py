@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gto.api
 from gto.exceptions import ArtifactNotFound, GTOException
+from gto.registry import GitRegistry
 
 from softmask.errors import InputError
 
@@ -36,6 +37,13 @@ def champion(root: Path) -> Version | None:
     except GTOException as error:
         raise InputError(f"the model registry can't be read: {error}", where=str(root), todo="See `gto show`") from None
     return Version(found[0].version, found[0].commit_hexsha) if found else None
+
+
+def was_in_use(root: Path, commit: str) -> bool:
+    """Whether a commit's model is or has been in use."""
+    with GitRegistry.from_url(str(root)) as registry:
+        version = registry.find_artifact(ARTIFACT, create_new=True).find_version(commit_hexsha=commit)
+        return version is not None and bool(version.stages)
 
 
 def promote(root: Path, commit: str, message: str) -> Version:

@@ -22,7 +22,7 @@ from prefect.states import Completed
 from pipelines.alone import alone
 from pipelines.checkout import PLACE, Checkout, branch, read, tip
 from pipelines.children import Children
-from pipelines.registry import Version, champion, promote
+from pipelines.registry import Version, champion, promote, was_in_use
 from pipelines.reproduce import attempted, judge, reproduce
 from pipelines.resources import check_limits, occupied
 from softmask.errors import InputError
@@ -144,9 +144,9 @@ class Retrain:
         commit, text = read(self.home, name, REPORT)
         report = Report.model_validate_json(text)
         assert report.decision is not None
-        if not report.decision.promoted:
+        # an earlier run may have been stopped just before the promotion; or somebody has taken the model out of use
+        if not report.decision.promoted or was_in_use(self.home, commit):
             return self._tell(outcome, old, name, report, taken)
-        # also when an earlier run was stopped just before this
         new = promote(self.home, commit, "; ".join(report.decision.reasons))
         return self._tell(Outcome.PROMOTED, new, name, report, taken)
 

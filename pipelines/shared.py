@@ -66,7 +66,7 @@ class Shared:
         self._repo.stage_cache.transfer(self._runs, self._repo.cache.legacy, force=False)
 
     def restore(self, stage: str) -> bool:
-        """Bring a stage up to date with what was computed somewhere; never compute it.
+        """Bring a stage up to date with what was computed somewhere, or data with what was added; compute nothing.
 
         Returns:
             Whether it is up to date now.
@@ -75,6 +75,8 @@ class Shared:
             (found,) = self._repo.stage.collect(stage)
             if not found.changed():
                 return True
+            if found.is_data_source:
+                return self._pull(stage)
             found.remove_outs()
             found.save_deps()
             try:
@@ -85,6 +87,13 @@ class Shared:
             found.commit()
             found.dump(update_pipeline=False)
             return True
+
+    def _pull(self, data: str) -> bool:
+        try:
+            self._repo.pull(targets=[data])
+        except DvcException:
+            return False
+        return True
 
     def push(self, stage: str) -> None:
         """Give a stage's outputs and its run to the others.

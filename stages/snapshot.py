@@ -155,7 +155,7 @@ def take(champion: Path, out: Path, incoming: Path | None = None) -> Snapshot:
             raise InputError("the champion's corpus is missing", where=str(path), todo="Make it there first: dvc repro")
     _check_out(out, champion, [folder, *corpora.values()])
     files = incoming_files(folder)
-    known = ChampionText.of(corpora, params.corpus.duplicates)
+    known = ChampionText.of(corpora, params.corpus.duplicates) if files else ChampionText(None)
     with _writing(out):
         snapshot = collect(source, files, known, params, fresh_folder(out))
     write_json(out / SNAPSHOT, snapshot.model_dump(mode="json"))

@@ -17,15 +17,27 @@ from tests.pipelines.test_reproduce import DIAMOND
 pytestmark = pytest.mark.slow
 
 
+FED = {"fed": {"cmd": "cat data > fed.txt", "deps": ["data"], "outs": ["fed.txt"]}}
+"""A stage of what was added to DVC and no stage makes."""
+
+
+def add_data(project: Project) -> None:
+    """Have DVC track `data`."""
+    (project.root / "data").write_text("collected\n")
+    project.run("dvc", "add", "--quiet", "data")
+
+
 @pytest.fixture(scope="module")
 def coordinator(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[Project]:
     """The coordinator's clone; two workers have theirs in `a` and `b` beside it."""
     tmp_path = tmp_path_factory.mktemp("distributed")
-    origin = Project.of(tmp_path / "origin", DIAMOND)
+    origin = Project.of(tmp_path / "origin", {**DIAMOND, **FED})
     for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
         (origin.root / name).symlink_to(ROOT / name)
-    (origin.root / ".gitignore").write_text("/*.txt\n/times\n/.prefect\n/times\n")
+    (origin.root / ".gitignore").write_text("/*.txt\n/times\n/.prefect\n/times\n/data\n")
     origin.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    add_data(origin)
+    origin.run("dvc", "push", "--quiet")
     origin.run("git", "add", "--all")
     origin.run("git", "commit", "--quiet", "--message=project")
     clones = [tmp_path / name for name in ("coordinator", "a", "b")]
@@ -50,12 +62,13 @@ def test_every_stage_runs_once_and_the_coordinator_runs_none(coordinator: Projec
     assert all(clone.said("times") for clone in clones)
     assert coordinator.said("times") == []
     coordinator.run("dvc", "status", "--quiet")
-    plain = Project.of(tmp_path / "plain", DIAMOND)
+    plain = Project.of(tmp_path / "plain", {**DIAMOND, **FED})
+    add_data(plain)
     plain.run("dvc", "repro")
     assert coordinator.lock() == plain.lock()
     shutil.rmtree(coordinator.root / ".dvc/cache")
     assert coordinator.reproduce(distributed=True).is_completed()
-    assert len(coordinator.runs()) == 4
+    assert len(coordinator.runs()) == 5
 
 
 def test_a_change_that_is_not_committed_is_refused(coordinator: Project) -> None:
