@@ -39,6 +39,8 @@ SNAPSHOTS = Path("data/snapshots")
 REPORT, QUARANTINE = Path("reports/retrain.json"), Path("reports/quarantine.jsonl")
 """On a candidate's branch: what was decided, and which records were not trained on."""
 TOKENIZER = "tokenizer"
+COMPARABLE = (TOKENIZER, "retrain.arm", "retrain.seed")
+"""What candidate and champion must have the same in params.yaml."""
 SHOWN = 20
 """Quarantined records in the table of a run; the file has all of them."""
 
@@ -129,8 +131,8 @@ class Retrain:
         if old is None:
             return self._first()
         current = Checkout(self.home, "champion", old.commit)
+        self._check_comparable(current)
         current.fetch(["corpus", TOKENIZER, "tokens", self.stage])
-        self._check_tokenizer(current)
         taken = self.home / PLACE / "snapshot"
         snapshot = self._snapshot(current, taken)
         if not snapshot.accepted.documents:
@@ -156,18 +158,16 @@ class Retrain:
         new = promote(self.home, self._save(name, report, None), Outcome.FIRST)
         return self._tell(Outcome.FIRST, new, name, report, None)
 
-    def _check_tokenizer(self, current: Checkout) -> None:
-        ours, theirs = (
-            lookup(read_yaml(file), TOKENIZER, str(file))
-            for file in (self.candidate.root / PARAMS_FILE, current.root / PARAMS_FILE)
-        )
-        if ours != theirs:
-            raise InputError(
-                "it differs from the champion's, and models with other tokenizers can't be compared",
-                where=f"{PARAMS_FILE}: {TOKENIZER}",
-                expected=f"that of {current.revision}",
-                todo="Change it back and commit; or retire the champion first, as the README says",
-            )
+    def _check_comparable(self, current: Checkout) -> None:
+        ours, theirs = (read_yaml(one.root / PARAMS_FILE) for one in (self.candidate, current))
+        for key in COMPARABLE:
+            if lookup(ours, key, str(PARAMS_FILE)) != lookup(theirs, key, f"{PARAMS_FILE} of {current.revision}"):
+                raise InputError(
+                    "it differs from the champion's, so that the models can't be compared",
+                    where=f"{PARAMS_FILE}: {key}",
+                    expected=f"that of {current.revision}",
+                    todo="Change it back and commit; or take the champion out of use first, as the README says",
+                )
 
     def _snapshot(self, current: Checkout, out: Path) -> Snapshot:
         incoming = self.params.retrain.incoming

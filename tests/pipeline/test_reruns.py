@@ -70,12 +70,14 @@ PARAMETERS: dict[str, set[str]] = {
     "code.speed.repeats=2": {"speed"},
     "orchestration.default.memory=5": set(),
     "retrain.gate.minimum_improvement=0.1": set(),
+    "retrain.incoming.folder=elsewhere": set(),
 }
 """One override -> the stages that depend on it, beside `check`, which reads every parameter."""
 
 FILES: dict[str, set[str]] = {
     "stages/sources/wikipedia.py": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "data/texts/mine.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
+    "data/snapshots/new.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "softmask/backbones/causal_lm.py": {"judge", "references"} | EVALUATE | END,
     "softmask/backbones/checkpoint.py": {"base"} | BELOW_BASE,
     "models/import/mdlm.ckpt": {"base"}
@@ -144,13 +146,14 @@ def some_slow(cases: dict[str, set[str]]) -> list[Any]:
 
 @pytest.mark.parametrize("override", some_slow(PARAMETERS))
 def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, override: str) -> None:
+    params = changeable.root / "params.yaml"
+    before = params.read_text(encoding="utf-8")
     if override == "profile=other":  # the name alone: to Hydra it would be another file in conf/
-        params = changeable.root / "params.yaml"
-        params.write_text(params.read_text(encoding="utf-8").replace("profile: smoke", "profile: other"))
+        params.write_text(before.replace("profile: smoke", "profile: other"), encoding="utf-8")
     else:
         changeable.compose(override)
     found = would_run(changeable)
-    changeable.compose()
+    params.write_text(before, encoding="utf-8")
     assert found == {"check"} | PARAMETERS[override]
 
 

@@ -134,6 +134,12 @@ def test_the_first_model_is_the_champion_and_without_new_documents_nothing_is_tr
         assert end(again) == Outcome.NOTHING_NEW
         assert table(again)["new documents"] == "0 of 0 records, from folder"
         assert champion(project.root) == now and trained(project) == ran + 1, "the snapshot alone"
+    params["tokenizer"]["train"]["min_count"] = 7
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
+    commit(project)
+    state = start(project).end()
+    assert state.is_failed() and "params.yaml: tokenizer: it differs from the champion's" in str(state.message)
+    assert champion(project.root) == now and trained(project) == ran + 1
 
 
 # The real pipeline
