@@ -1,16 +1,16 @@
-"""Run a command and tell what it says while it says it; stop it with everything that it started. Knows no Prefect."""
+"""Tell what a process says while it says it; stop it with everything that it started. Knows no Prefect."""
 
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 import psutil
+
+from pipelines.forked import Started
 
 PROGRESS_SECONDS = 10.0
 """Between two reports of a progress bar, which writes many times a second."""
@@ -18,20 +18,16 @@ GRACE_SECONDS = 15.0
 """For an interrupted command to keep its work and end."""
 
 
-def follow(command: Sequence[str], cwd: Path, say: Callable[[str], None]) -> int:
-    """Run a command to its end; its exit code.
+def follow(process: Started, say: Callable[[str], None]) -> int:
+    """Await a process's end; its exit code.
 
-    It has a process group of its own. If this call is interrupted in any way, the group is interrupted as Ctrl-C does,
-    and killed if it doesn't end in time; nothing that it started is left.
+    If this call is interrupted in any way, the process's group is interrupted as Ctrl-C does, and killed if it doesn't
+    end in time; nothing that it started is left.
 
     Args:
-        command: what to run.
-        cwd: where.
+        process: what was just started.
         say: gets each line of its output, and now and then where a progress bar is.
     """
-    process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
     assert process.stdout is not None
     reader = threading.Thread(target=_tell, args=(process.stdout, say), daemon=True)
     reader.start()
@@ -45,7 +41,7 @@ def follow(command: Sequence[str], cwd: Path, say: Callable[[str], None]) -> int
     return code
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: Started) -> None:
     """Interrupt the group, wait, and kill what is left of it and of its descendants."""
     family = _family(process.pid)
     _signal(process.pid, signal.SIGINT)

@@ -99,7 +99,8 @@ def server(root: Path, port: int, env: Mapping[str, str]) -> Iterator["subproces
 @contextmanager
 def worker(pool: str, root: Path, env: Mapping[str, str], *options: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker of a pool, in the checkout `root`, until the block ends."""
-    with _process([*_PREFECT, "worker", "start", "--pool", pool, *options], root, env) as process:
+    command = [sys.executable, "-m", "pipelines.warm", "worker", "start", "--pool", pool, *options]
+    with _process(command, root, env) as process:
         try:
             yield process
         finally:
@@ -108,8 +109,8 @@ def worker(pool: str, root: Path, env: Mapping[str, str], *options: str) -> Iter
 
 def _interrupt_runs(worker: int) -> None:
     """Let a worker's runs keep their work, report themselves crashed, and end: told to stop, the worker kills them."""
-    try:
-        runs = psutil.Process(worker).children()
+    try:  # they are children of its fork server
+        runs = [run for child in psutil.Process(worker).children() for run in child.children()]
     except psutil.NoSuchProcess:
         return
     for run in runs:

@@ -5,7 +5,6 @@ Deployed once for each pool; `reproduce` and `retrain` start them.
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -13,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from pipelines.follow import follow
+from pipelines.forked import start
 from stages.component import MAY_PASS
 from stages.parent import die_with_parent
 
@@ -34,9 +34,8 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
     """
     logger = get_run_logger()
     die_with_parent(os.getppid(), signal.SIGTERM)  # Prefect turns it into a crash of this run
-    command = [sys.executable, "-m", "pipelines.once", name, str(os.getpid())]
-    command += [] if revision is None else [revision]
-    return _end(name, follow(command, Path(workspace), logger.info))
+    arguments = [name, str(os.getpid()), *([] if revision is None else [revision])]
+    return _end(name, follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
 
 
 @flow(name="command", flow_run_name="{name}", persist_result=False)
@@ -50,8 +49,8 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
     """
     logger = get_run_logger()
     die_with_parent(os.getppid(), signal.SIGTERM)
-    line = [sys.executable, "-m", "stages.parent", str(os.getpid()), f"stages.{name}", *arguments]
-    return _end(name, follow(line, Path(workspace), logger.info))
+    line = [str(os.getpid()), f"stages.{name}", *arguments]
+    return _end(name, follow(start("stages.parent", line, Path(workspace)), logger.info))
 
 
 def _end(name: str, code: int) -> State[None]:

@@ -38,13 +38,18 @@ def die_with_dvc() -> None:
     """
     parent = psutil.Process(os.getppid())
     if sys.platform == "linux" and "DVC_STAGE" in parent.environ():  # not DVC, which sets it for its command
-        Thread(target=_die_with, args=(os.pidfd_open(parent.ppid()),), daemon=True).start()
+        die_with(parent.ppid())
     die_with_parent(parent.pid)
 
 
-def _die_with(process: int) -> None:
-    select.select([process], [], [])
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_with(other: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Let this process get a signal when another one is gone, whoever that is (Linux)."""
+    Thread(target=_die_with, args=(os.pidfd_open(other), number), daemon=True).start()
+
+
+def _die_with(other: int, number: signal.Signals) -> None:
+    select.select([other], [], [])
+    os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small DVC projects, and flow runs over them on a real server with real workers."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -98,11 +99,11 @@ class Project:
         with get_client(sync_client=True) as client:
             return client.read_flow_runs(flow_run_filter=wanted)
 
-    def process(self, stage: str) -> psutil.Process | None:
-        """The process that brings a stage up to date, `pipelines.once`, if it is at work."""
+    def process(self) -> psutil.Process | None:
+        """The process that brings a stage up to date, `pipelines.once`, if one is at work: it leads a session."""
         for process in psutil.process_iter():
             try:
-                if process.cmdline()[1:4] == ["-m", "pipelines.once", stage] and Path(process.cwd()) == self.root:
+                if Path(process.cwd()) == self.root and os.getsid(process.pid) == process.pid:
                     return process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
@@ -138,7 +139,5 @@ class Flow:
 
     def process(self) -> psutil.Process:
         """The process that conducts it."""
-        for process in psutil.process_iter(["environ"]):
-            if (process.info["environ"] or {}).get("PREFECT__FLOW_RUN_ID") == str(self.id):
-                return process
-        raise AssertionError("the flow has no process")
+        identifier = until(lambda: self.run().infrastructure_pid, "the process of the flow")
+        return psutil.Process(int(identifier))

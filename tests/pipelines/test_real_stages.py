@@ -1,5 +1,6 @@
 """The real pipeline through workers: the bytes of `dvc repro`, also where workers, flows and servers come to grief."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -101,8 +102,10 @@ def test_a_machine_lost_in_training_is_given_up_and_there_are_never_two_writers(
     project = Project(clone.root)
     flow = project.start(["base"])
     trainer = in_training(clone, flow)
-    worker_run_and_dvc = [above(trainer, module) for module in ("prefect", "prefect.engine", "pipelines.once")]
-    for process in worker_run_and_dvc:  # and neither the training process nor a shell above it
+    once = psutil.Process(os.getsid(trainer.pid))
+    run, fork_server, worker, *_ = once.parents()
+    assert worker == above(trainer, "pipelines.warm")
+    for process in (worker, fork_server, run, once):  # and neither the training process nor a shell above it
         process.kill()
     psutil.wait_procs([trainer], timeout=10)
     assert training(clone) == []
@@ -160,7 +163,7 @@ def test_another_clone_resumes_what_a_killed_worker_had_begun(clones: list[Clone
     flow = project.start(["base"], distributed=True)
     until(lambda: steps() >= 30, "the training", flow)
     ((first, trainer),) = [(one, process) for one in workers for process in training(one)]
-    above(trainer, "prefect").kill()
+    above(trainer, "pipelines.warm").kill()
     assert flow.end().is_completed()
     assert training(first) == []
     (second,) = [one for one in workers if one is not first]

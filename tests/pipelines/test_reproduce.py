@@ -37,7 +37,7 @@ GATE = {"cmd": "echo begun >> begun; until [ -e go ]; do sleep 0.05; done; echo 
 
 def begun(project: Project, flow: Flow) -> psutil.Process:
     """The process of the gate's stage, when its command is at work."""
-    once = until(lambda: project.process("gate"), "the stage", flow)
+    once = until(project.process, "the stage", flow)
     until(lambda: project.said("begun"), "its command", flow)
     assert isinstance(once, psutil.Process)
     return once
@@ -92,13 +92,24 @@ def test_a_stage_whose_worker_is_killed_runs_elsewhere_and_nothing_is_left_of_it
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
     once = begun(project, flow)
-    above(once, "prefect").kill()
+    above(once, "pipelines.warm").kill()
     psutil.wait_procs([once], timeout=10)
     assert not once.is_running()
     (project.root / "go").touch()
     assert flow.end().is_completed()
     assert sorted(str(run.state_name) for run in project.runs()) == ["Completed", "Crashed"]
     project.run("dvc", "status", "--quiet")
+
+
+def test_a_stage_is_brought_up_to_date_by_the_code_of_its_workspace(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    own = project.root / "pipelines"
+    own.mkdir()
+    (own / "__init__.py").touch()
+    for said in ("one", "two"):
+        (own / "once.py").write_text(f"import sys; print({said!r}, sys.argv[1], file=open('own', 'a'))")
+        assert project.reproduce().is_completed()
+    assert project.said("own") == ["one gate", "two gate"]
 
 
 def test_a_cancelled_flow_stops_its_stages_and_dvc_repro_goes_on(tmp_path: Path) -> None:
