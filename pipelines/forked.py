@@ -18,11 +18,10 @@ from typing import IO, Protocol
 
 from prefect.context import refresh_global_settings_context
 
-from stages.parent import die_with
-
+from stages.parent import die_with, die_with_parent
 
 _spares: list["_Spare"] = []
-"""That of this process, until it is used. It has to be forked before Prefect starts threads, whose locks it would keep."""
+"""That of this process, until it is used; forked before Prefect starts threads, whose locks it would inherit."""
 
 
 class Started(Protocol):
@@ -56,8 +55,8 @@ def engine(worker: int, folder: Path, environment: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     _spares.append(_Spare())
-    for parent in (worker, os.getppid()):  # Prefect turns the signal into a crash of this run
-        die_with(parent, signal.SIGTERM)
+    die_with(worker, signal.SIGTERM)  # Prefect turns it into a crash of this run
+    die_with_parent(os.getppid(), signal.SIGTERM)  # the fork server
     refresh_global_settings_context()
     _become("prefect.engine", [], folder)
 
