@@ -108,6 +108,7 @@ def _become(module: str, arguments: Sequence[str], folder: Path) -> None:
     os.chdir(folder)
     sys.argv[1:] = arguments
     sys.path[0] = str(folder)
+    sys.modules.pop(module, None)  # run_module warns of one that is there
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
