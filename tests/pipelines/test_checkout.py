@@ -1,5 +1,6 @@
 """A retrain's clones and the registry, without a server: what is shared, what is given back, what stays as it is."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -104,17 +105,27 @@ def test_a_repository_without_a_commit_is_one_message(tmp_path: Path, private_dv
         Checkout(project.root, "one", "HEAD")
 
 
+def pause() -> None:
+    """Let a second pass: git's tags hold no fractions, and GTO orders them by time."""
+    time.sleep(1.01)
+
+
 def test_the_champion_is_who_was_promoted_last_and_not_taken_out_of_use(project: Project) -> None:
     assert champion(project.root) is None
     commits = [Checkout(project.root, name, "HEAD").save(name, [], name) for name in ("a", "b")]
     assert not was_in_use(project.root, commits[1])
-    versions = [promote(project.root, commit, "better") for commit in commits]
+    versions = []
+    for commit in commits:
+        versions.append(promote(project.root, commit, "better"))
+        pause()
     assert [version.name for version in versions] == ["v0.0.1", "v0.0.2"]
     assert champion(project.root) == versions[1] and versions[1].commit == commits[1]
     project.run("gto", "deprecate", "mdlm", "v0.0.2", "champion")
+    pause()
     assert champion(project.root) == versions[0]
     assert was_in_use(project.root, commits[1])
     project.run("gto", "deprecate", "mdlm", "v0.0.1", "champion")
+    pause()
     assert champion(project.root) is None
     assert promote(project.root, commits[1], "again").name == "v0.0.2"
     assert project.run("git", "tag", "--points-at", "HEAD") == ""
