@@ -167,7 +167,7 @@ def main(
             f"  export PREFECT_API_URL=http://{HOST}:{port}/api   # for the prefect command, in another terminal"
         )
         typer.echo("  prefect deployment run reproduce/local            # run the pipeline")
-        typer.echo("  prefect deployment run retrain/nightly            # train on new documents; by itself at 3:00 UTC")
+        typer.echo("  prefect deployment run retrain/nightly            # train on new documents; else at 3:00 UTC")
         typer.echo("Ctrl-C stops server and workers; stages that run are interrupted and go on the next time")
         signal.pause()
 
