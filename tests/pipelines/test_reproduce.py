@@ -88,6 +88,18 @@ def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_two_stages_at_the_same_time_see_one_gpu_each(tmp_path: Path) -> None:
+    def stage(name: str, other: str) -> dict[str, Any]:
+        wait = f"touch {name}.begun && until [ -e {other}.begun ]; do sleep 0.05; done"
+        return {"cmd": f"{wait}; echo $CUDA_VISIBLE_DEVICES > {name}.txt", "outs": [f"{name}.txt"]}
+
+    both = {"a": stage("a", "b"), "b": stage("b", "a")}
+    project = Project.of(tmp_path / "project", both, default={"cpu": 1, "gpu": 1, "memory": 1})
+    assert project.reproduce().is_completed()
+    assert {(project.root / f"{name}.txt").read_text() for name in both} == {"0\n", "1\n"}
+
+
+@pytest.mark.slow
 def test_a_stage_whose_worker_is_killed_runs_elsewhere_and_nothing_is_left_of_it(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
