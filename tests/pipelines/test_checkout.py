@@ -131,6 +131,6 @@ def test_the_champion_is_who_was_promoted_last_and_not_taken_out_of_use(project:
     assert project.run("git", "tag", "--points-at", "HEAD") == ""
 
 
-def test_another_tool_s_tag_on_a_version_is_one_message(project: Project) -> None:
+def test_a_tag_that_is_no_version_is_passed_over(project: Project) -> None:
     project.run("git", "tag", "mdlm@no-version")
     assert champion(project.root) is None
