@@ -19,7 +19,7 @@ from scmrepo.exceptions import SCMError
 from scmrepo.git import Git
 
 from softmask.errors import InputError
-from stages.pipeline_file import PIPELINE, edited
+from stages.pipeline_file import edited
 from stages.store import LOCAL_CONFIG, location
 
 PLACE = Path(".dvc/tmp/retrain")
@@ -105,7 +105,7 @@ class Checkout:
         for file in tracked:
             shutil.copy(other.root / file, self.root / file)
         self.fetch([*tracked, frozen])
-        with edited(self.root / PIPELINE) as pipeline:
+        with edited(self.root / PROJECT_FILE) as pipeline:
             pipeline["stages"][frozen].insert(1, "frozen", True)
 
     def save(self, name: str, files: Sequence[str], message: str) -> str:
@@ -146,12 +146,11 @@ def tip(home: Path, name: str) -> str | None:
         return commit
 
 
-def read(home: Path, name: str, file: Path) -> tuple[str, str]:
-    """The commit of an experiment's branch, which there is, and a file's text in it."""
-    commit = tip(home, name)
-    assert commit is not None
+def read(home: Path, commit: str, file: Path) -> str:
+    """A file's text in a commit."""
     with Repo(str(home)) as repo:
-        return commit, repo.scm.get_fs(commit).read_text(str(file))
+        text: str = repo.scm.get_fs(commit).read_text(str(file))
+        return text
 
 
 def _ref(name: str) -> str:

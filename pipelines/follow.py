@@ -6,16 +6,24 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO
+from typing import IO, Protocol
 
 import psutil
-
-from pipelines.forked import Started
 
 PROGRESS_SECONDS = 10.0
 """Between two reports of a progress bar, which writes many times a second."""
 GRACE_SECONDS = 15.0
 """For an interrupted command to keep its work and end."""
+
+
+class Started(Protocol):
+    """A process with a process group of its own. Its output and errors are one stream."""
+
+    pid: int
+    stdout: IO[bytes] | None
+
+    def wait(self) -> int:
+        """Its exit code, at its end; less than zero for a signal."""
 
 
 def follow(process: Started, say: Callable[[str], None]) -> int:

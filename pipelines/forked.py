@@ -14,24 +14,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from prefect.context import refresh_global_settings_context
 
+from pipelines.follow import Started
 from stages.parent import die_with, die_with_parent
 
 _spares: list["_Spare"] = []
 """That of this process, until it is used; forked before Prefect starts threads, whose locks it would inherit."""
-
-
-class Started(Protocol):
-    """A process with a process group of its own. Its output and errors are one stream."""
-
-    pid: int
-    stdout: IO[bytes] | None
-
-    def wait(self) -> int:
-        """Its exit code, at its end; less than zero for a signal."""
 
 
 def start(module: str, arguments: Sequence[str], folder: Path) -> Started:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,7 +27,7 @@ from pipelines.stage import MAY_PASS_STATE
 from pipelines.workspace import Step, Workspace
 from softmask.errors import Unavailable
 from stages.component import PARAMS_FILE, StageParams
-from stages.params.orchestration import OrchestrationParams
+from stages.params.orchestration import OrchestrationParams, Resources
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,10 +86,8 @@ class Conductor:
                 return Outcome.UNCHANGED
             if self.shared is not None and self.shared.restore(step.name):
                 return Outcome.RESTORED
-        asked = self.params.of(step.name)
-        key = f"{task_run.get_id()}-{task_run.get_run_count()}"
-        with occupied(asked, self.children.stopped):
-            judge(step.name, self.children.stage(step.name, asked.pool, key))
+        start = partial(self.children.stage, step.name)
+        on_a_worker(step.name, self.params.of(step.name), self.children.stopped, start)
         if self.shared is not None:
             with self.dvc:
                 self.shared.fetch_runs()
@@ -177,7 +176,25 @@ def _may_pass(_: "Task[..., Any]", __: TaskRun, state: "State[Any]") -> bool:
     return False
 
 
-def judge(stage: str, run: FlowRun) -> None:
+def on_a_worker(name: str, asked: Resources, stopped: threading.Event, start: Callable[[str, str], FlowRun]) -> None:
+    """Within a task: run something on a worker when what it asks for is free, to its good end.
+
+    Args:
+        name: what it is called.
+        asked: what it occupies.
+        stopped: set when nobody waits any more.
+        start: starts it in a pool, with a key of this try, and awaits its end.
+
+    Raises:
+        MayPass: it failed, and may be tried again.
+        StageFailed: it failed.
+        Stopped: it was cancelled, also before it began.
+    """
+    with occupied(asked, stopped):
+        _judge(name, start(asked.pool, f"{task_run.get_id()}-{task_run.get_run_count()}"))
+
+
+def _judge(stage: str, run: FlowRun) -> None:
     """Tell a good end from the others.
 
     Raises:

@@ -4,27 +4,25 @@ All of it happens in checkouts of their own (`pipelines/checkout.py`). The repos
 and for each promotion tags on that branch; its working tree and its own branches stay as they are.
 """
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run, task_run
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from pipelines.alone import alone
 from pipelines.checkout import PLACE, Checkout, branch, read, tip
 from pipelines.children import Children
 from pipelines.registry import Version, champion, promote, was_in_use
-from pipelines.reproduce import attempted, judge, reproduce
-from pipelines.resources import check_limits, occupied
+from pipelines.reproduce import attempted, on_a_worker, reproduce
+from pipelines.resources import check_limits
 from softmask.errors import InputError
 from stages.component import PARAMS_FILE, StageParams
 from stages.files import read_json, write_json
@@ -32,7 +30,7 @@ from stages.params.orchestration import OrchestrationParams
 from stages.params.retrain import IncomingSource, RetrainParams
 from stages.params.section import lookup, read_yaml
 from stages.reporting.schema import Record
-from stages.retraining import Decision, Snapshot
+from stages.retraining import Decision, Snapshot, quarantine_entries
 
 LOCK = Path(".dvc/tmp/retrain.lock")
 SNAPSHOTS = Path("data/snapshots")
@@ -104,8 +102,6 @@ def retrain(workspace: str = ".") -> State[None]:
 class Retrain:
     """One run of it."""
 
-    home: Path
-    """The user's repository."""
     candidate: Checkout
     params: Params
     children: Children
@@ -118,7 +114,12 @@ class Retrain:
         params = Params.read({}, candidate.root / PARAMS_FILE)
         with get_client(sync_client=True) as client:
             check_limits(client, params.orchestration, ["snapshot", "gate"])
-        return cls(home, candidate, params, children)
+        return cls(candidate, params, children)
+
+    @property
+    def home(self) -> Path:
+        """The user's repository."""
+        return self.candidate.home
 
     @property
     def stage(self) -> str:
@@ -139,12 +140,12 @@ class Retrain:
             return self._tell(Outcome.NOTHING_NEW, old, None, self._report(old, snapshot), taken)
         name = f"{old.name}-{snapshot.documents_md5[:12]}"
         outcome = Outcome.TRIED
-        if tip(self.home, name) is None:
+        commit = tip(self.home, name)
+        if commit is None:
             self._train(current, taken, name)
-            self._save(name, self._report(old, snapshot, self._decide(current)), taken)
+            commit = self._save(name, self._report(old, snapshot, self._decide(current)), taken)
             outcome = Outcome.KEPT
-        commit, text = read(self.home, name, REPORT)
-        report = Report.model_validate_json(text)
+        report = Report.model_validate_json(read(self.home, commit, REPORT))
         assert report.decision is not None
         # an earlier run may have been stopped just before the promotion; or somebody has taken the model out of use
         if not report.decision.promoted or was_in_use(self.home, commit):
@@ -191,14 +192,9 @@ class Retrain:
 
     def _command(self, name: str, arguments: Sequence[str]) -> None:
         """Run a command of stages/ in the candidate's checkout, on a worker, with what it asks for."""
-        asked = self.params.orchestration.of(name)
-
-        def run() -> None:
-            key = f"{task_run.get_id()}-{task_run.get_run_count()}"
-            with occupied(asked, self.children.stopped):
-                judge(name, self.children.command(name, arguments, asked.pool, key))
-
-        attempted(self.params.orchestration, run).with_options(name=name, task_run_name=name)()
+        asked, start = self.params.orchestration.of(name), partial(self.children.command, name, arguments)
+        task = attempted(self.params.orchestration, on_a_worker).with_options(name=name, task_run_name=name)
+        task(name, asked, self.children.stopped, start)
 
     def _report(self, old: Version | None, snapshot: Snapshot | None, decision: Decision | None = None) -> Report:
         champion = None if old is None else old.name
@@ -239,13 +235,7 @@ def _of_snapshot(snapshot: Snapshot | None, taken: Path | None) -> Iterator[tupl
             yield f"dropped: {repeat}", str(count)
     if snapshot.quarantined.count:
         yield "in quarantine", f"{snapshot.quarantined.count}, see {taken / QUARANTINE.name}"
-        with (taken / QUARANTINE.name).open(encoding="utf-8") as lines:
-            for entry in map(json.loads, islice(lines, SHOWN)):
-                yield _place(entry), entry["reason"]
-
-
-def _place(entry: dict[str, Any]) -> str:
-    return f"{entry['file']}" if entry["record"] is None else f"{entry['file']}, record {entry['record']}"
+        yield from quarantine_entries(taken / QUARANTINE.name, SHOWN)
 
 
 def _of_decision(decision: Decision | None) -> Iterator[tuple[str, str]]:

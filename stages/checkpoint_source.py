@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from softmask.errors import InputError, Unavailable
+from softmask.errors import InputError
 from stages.params.base import CheckpointParams
+from stages.sources.fetched import fetched
 
 WHERE = "params.yaml: base.checkpoint"
 HUB_PATTERNS = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -44,11 +45,9 @@ def _local(params: CheckpointParams, path: Path) -> Path:
 
 
 def _fetch(params: CheckpointParams, download: Callable[[], str]) -> Path:
-    try:
-        return Path(download())
-    except Exception as error:  # the hub's client lets errors of its HTTP library through
-        raise Unavailable(
-            f"{params.repo} at {params.revision} can't be fetched: {' '.join(str(error).split())}",
-            where=f"{WHERE}.repo",
-            todo="Check repo, revision and filename, and that the hub can be reached; or download it and set path",
-        ) from None
+    return fetched(
+        download,
+        name=f"{params.repo} at {params.revision}",
+        where=f"{WHERE}.repo",
+        todo="Check repo, revision and filename, and that the hub can be reached; or download it and set path",
+    )

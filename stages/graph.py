@@ -20,10 +20,11 @@ from ruamel.yaml.comments import CommentedSeq
 from softmask.errors import InputError
 from stages.component import run_command
 from stages.params.section import read_yaml
-from stages.pipeline_file import PIPELINE, edited
+from stages.pipeline_file import edited
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("softmask", "stages")
+PIPELINE = Path("dvc.yaml")
 WITHOUT_DECLARATION = "check"
 """It stands above the others: it tracks the whole of params.yaml, and its output is what every `STAGE` starts from."""
 

@@ -37,14 +37,15 @@ def die_with_dvc() -> None:
     and outlives a DVC that was killed.
     """
     parent = psutil.Process(os.getppid())
-    if sys.platform == "linux" and "DVC_STAGE" in parent.environ():  # not DVC, which sets it for its command
+    if "DVC_STAGE" in parent.environ():  # not DVC, which sets it for its command
         die_with(parent.ppid())
     die_with_parent(parent.pid)
 
 
 def die_with(other: int, number: signal.Signals = signal.SIGKILL) -> None:
     """Let this process get a signal when another one is gone, whoever that is (Linux)."""
-    Thread(target=_die_with, args=(os.pidfd_open(other), number), daemon=True).start()
+    if sys.platform == "linux":
+        Thread(target=_die_with, args=(os.pidfd_open(other), number), daemon=True).start()
 
 
 def _die_with(other: int, number: signal.Signals) -> None:

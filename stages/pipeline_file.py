@@ -10,8 +10,6 @@ from ruamel.yaml import YAML
 
 from stages.files import write_text
 
-PIPELINE = Path("dvc.yaml")
-
 
 @contextmanager
 def edited(file: Path) -> Iterator[Any]:

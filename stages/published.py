@@ -1,10 +1,12 @@
 """Finds what is published: a folder on this machine, or files of a hub repository at a pinned commit. Opens nothing."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from softmask.errors import InputError, Unavailable
+from softmask.errors import InputError
 from stages.params.code.published import PublishedParams, Source
+from stages.sources.fetched import fetched
 
 
 def published_folder(params: PublishedParams, source: Source, patterns: Sequence[str], where: str) -> Path:
@@ -24,14 +26,12 @@ def published_folder(params: PublishedParams, source: Source, patterns: Sequence
     assert params.repo is not None and params.revision is not None, "the params model asks for them"
     from huggingface_hub import snapshot_download  # only this source needs it
 
-    try:
-        return Path(snapshot_download(params.repo, revision=params.revision, allow_patterns=list(patterns)))
-    except Exception as error:  # the hub's client lets errors of its HTTP library through
-        raise Unavailable(
-            f"{params.repo} at {params.revision} can't be fetched: {' '.join(str(error).split())}",
-            where=f"{where}.published.repo",
-            todo="Check repo and revision, and that the hub can be reached; or download it, and set path and source",
-        ) from None
+    return fetched(
+        partial(snapshot_download, params.repo, revision=params.revision, allow_patterns=list(patterns)),
+        name=f"{params.repo} at {params.revision}",
+        where=f"{where}.published.repo",
+        todo="Check repo and revision, and that the hub can be reached; or download it, and set path and source",
+    )
 
 
 def _local(text: str, where: str) -> Path:

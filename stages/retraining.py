@@ -1,6 +1,10 @@
 """What the commands of a retrain write down: `stages/snapshot.py` what was taken in, `stages/gate.py` the decision."""
 
+import json
+from collections.abc import Iterator
 from enum import StrEnum
+from itertools import islice
+from pathlib import Path
 
 from stages.params.retrain import Metric
 from stages.reporting.schema import Record
@@ -83,3 +87,11 @@ class Decision(Record):
     reasons: list[str]
     """Each condition that failed; of a candidate that is promoted, what was found."""
     hashes: Hashes
+
+
+def quarantine_entries(file: Path, most: int) -> Iterator[tuple[str, str]]:
+    """The first entries of a quarantine, `most` of them: where each is, and what is wrong with it."""
+    with file.open(encoding="utf-8") as lines:
+        for entry in map(json.loads, islice(lines, most)):
+            number = "" if entry["record"] is None else f", record {entry['record']}"
+            yield f"{entry['file']}{number}", entry["reason"]

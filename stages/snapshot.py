@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Annotated, Any, NamedTuple
@@ -23,16 +23,17 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from softmask.errors import InputError, Unavailable
+from softmask.errors import InputError
 from stages import corpus
 from stages.component import StageParams, run_command
 from stages.files import write_json
 from stages.hashing import path_hash
 from stages.params.corpus import CorpusParams, Drop, DuplicatesParams
 from stages.params.retrain import IncomingHubParams, IncomingParams, IncomingSource, RetrainParams, SnapshotParams
-from stages.retraining import Accepted, Quarantined, Repeat, Snapshot
+from stages.retraining import Accepted, Quarantined, Repeat, Snapshot, quarantine_entries
 from stages.sources.documents import fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise
+from stages.sources.fetched import fetched
 from stages.sources.files import read_texts
 
 QUARANTINE, DOCUMENTS, SNAPSHOT = "quarantine.jsonl", "documents", "snapshot.json"
@@ -128,8 +129,8 @@ def main(
     console.print(table(snapshot))
     if snapshot.quarantined.count:
         console.print(f"In quarantine, see {out / QUARANTINE}:", highlight=False, markup=False, soft_wrap=True)
-        for line in shown(out / QUARANTINE):
-            console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+        for place, reason in quarantine_entries(out / QUARANTINE, SHOWN):
+            console.print(f"- {place}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def take(champion: Path, out: Path, incoming: Path | None = None) -> Snapshot:
@@ -175,18 +176,18 @@ def _incoming(params: IncomingParams, given: Path | None) -> tuple[Path, str]:
 def _fetched(params: IncomingHubParams) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download  # only this source needs it
 
-    name = f"{params.path} at {params.revision}"
-    try:
-        fetched = snapshot_download(
-            params.path, repo_type="dataset", revision=params.revision, allow_patterns=list(params.files)
-        )
-    except Exception as error:  # the hub's client lets errors of its HTTP library through
-        raise Unavailable(
-            f"{name} can't be fetched: {' '.join(str(error).split())}",
-            where=WHERE + ".hub",
-            todo="Check path and revision, and that the hub can be reached",
-        ) from None
-    folder = Path(fetched)
+    folder = fetched(
+        partial(
+            snapshot_download,
+            params.path,
+            repo_type="dataset",
+            revision=params.revision,
+            allow_patterns=list(params.files),
+        ),
+        name=f"{params.path} at {params.revision}",
+        where=WHERE + ".hub",
+        todo="Check path and revision, and that the hub can be reached",
+    )
     return folder, f"{params.path}@{folder.name}"
 
 
@@ -329,14 +330,6 @@ def table(snapshot: Snapshot) -> Table:
     for repeat, count in snapshot.dropped.items():
         counts.add_row(f"dropped: {repeat}", str(count))
     return counts
-
-
-def shown(quarantine: Path) -> Iterator[str]:
-    """The first entries of a quarantine, for the terminal."""
-    with quarantine.open(encoding="utf-8") as lines:
-        for entry in map(json.loads, islice(lines, SHOWN)):
-            number = "" if entry["record"] is None else f", record {entry['record']}"
-            yield f"{entry['file']}{number}: {entry['reason']}"
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_a_candidate_has_the_others_data_and_record_and_becomes_an_experiment_wi
     assert yaml.safe_load("\n".join(lines))["stages"]["tokenizer"]["frozen"]
     (two.root / "report.json").write_text("{}")
     later = two.save("v1", ["report.json", f"{DATA}/first.dvc"], "the second")
-    assert read(project.root, "v1", Path("report.json")) == (later, "{}")
+    assert tip(project.root, "v1") == later and read(project.root, later, Path("report.json")) == "{}"
     changed = project.run("git", "diff", "--name-only", "HEAD", branch("v1")).split()
     assert changed == [f"{DATA}/first.dvc", "dvc.yaml", "report.json"]
     assert (project.run("git", "rev-parse", "HEAD"), project.run("git", "status", "--short", "--branch")) == (
