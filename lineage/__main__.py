@@ -1,0 +1,5 @@
+"""`python -m lineage COMMAND`."""
+
+from lineage.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""Where the bytes of a recorded file are: in the workspace, in git, in DVC's cache. Trusts no hash."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from dvc.utils.serialize import PARSERS, ParseError
+
+from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash
+from lineage.model import File
+from lineage.states import State, Workspace
+from lineage.yaml12 import Loader
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An object of the cache that a hash names."""
+
+    hash: str
+    path: Path
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return self.path.is_file()
+
+
+class Contents:
+    """The bytes of one state's files.
+
+    Args:
+        state: a commit, an experiment, or the workspace.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def object(self, digest: str, algorithm: str = "md5") -> Object:
+        """The place in DVC's cache of what a hash names, whether or not it is there."""
+        caches = self.state.repository.dvc.cache
+        cache = caches.legacy if algorithm == LEGACY else caches.local
+        return Object(digest, Path(cache.oid_to_path(digest)))
+
+    def read(self, file: File) -> bytes | None:
+        """The bytes of a file, from the workspace, the commit or the cache; None where it is nowhere."""
+        if file.is_folder or file.is_external:
+            return None
+        found = self.state.read(file.path)
+        if found is None and file.hash is not None:
+            kept = self.object(file.hash, file.algorithm)
+            found = kept.path.read_bytes() if kept.exists else None
+        return found
+
+    def listing(self, file: File) -> dict[str, str] | None:
+        """A folder's (path in it) -> hash as its run recorded it: the cache's list, or the files that make this hash.
+
+        None where neither is there, or is what the hash says.
+        """
+        assert file.hash is not None
+        kept = self.object(file.hash, file.algorithm)
+        if kept.exists:
+            return listed(kept.path.read_bytes(), file.hash)
+        if isinstance(self.state, Workspace) and not file.is_external:
+            entries = {p: file_hash(f, file.algorithm) for p, f in self.state.files_under(file.path).items()}
+            return entries if folder_hash(entries.items()) == file.hash else None
+        return None
+
+    def json(self, file: File) -> Any:
+        """A file as JSON; None where it is nowhere or isn't JSON."""
+        data = self.read(file)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError:
+            return None
+
+
+def listed(data: bytes, digest: str) -> dict[str, str] | None:
+    """A folder object's (path) -> hash; None where its bytes aren't those that its name says."""
+    if bytes_hash(data) + ".dir" != digest:
+        return None
+    entries = json.loads(data)
+    return {entry["relpath"]: entry["md5"] for entry in entries}
+
+
+def parsed(data: bytes | None, path: str) -> Any:
+    """What a metrics or parameter file says; None where it isn't there, or isn't JSON, YAML, TOML or plain Python."""
+    if data is None:
+        return None
+    try:
+        if path.endswith((".toml", ".py")):
+            return PARSERS[path[path.rindex(".") :]](data.decode(), path)
+        return json.loads(data) if path.endswith(".json") else yaml.load(data, Loader=Loader)
+    except (ValueError, yaml.YAMLError, ParseError):
+        return None
+
+
+def at(value: Any, key: str) -> Any:
+    """The value at a dotted key of nested mappings and lists; a key that holds dots itself is found too.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if not key:
+        return value
+    if isinstance(value, Mapping):
+        for end in (*(i for i in range(len(key) - 1, 0, -1) if key[i] == "."), len(key)):
+            if key[:end] in value:
+                with suppress(KeyError):
+                    return at(value[key[:end]], key[end + 1 :])
+    elif isinstance(value, list):
+        head, _, rest = key.partition(".")
+        if head.isdigit() and int(head) < len(value):
+            return at(value[int(head)], rest)
+    raise KeyError(key)

@@ -1,0 +1,160 @@
+"""The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, resolve
+from lineage.model import File, Gap, Kind, Run
+from lineage.states import State
+from lineage.yaml12 import Loader
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An input of a run, and an output that it is, lies in, or contains."""
+
+    consumer: Run
+    input: File
+    producer: Run
+    output: File
+
+    @property
+    def whole(self) -> bool:
+        """Whether input and output are the same path."""
+        return self.input.path == self.output.path
+
+
+class Graph:
+    """All runs of a state.
+
+    Args:
+        state: a commit, an experiment, or the workspace.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.gaps: list[Gap] = []
+        self.runs: dict[str, Run] = {run.name: run for run in self._read()}
+
+    def _read(self) -> Iterator[Run]:
+        files = [*self.state.dvc_files()]
+        for path in files:
+            if path.endswith("dvc.yaml"):
+                continue
+            data = self.state.read(path)
+            if data is None:
+                continue
+            try:
+                if path.endswith(".dvc"):
+                    yield data_run(data, path)
+                else:
+                    yield from self._lock(path, data)
+            except Unreadable as error:
+                self.gaps.append(Gap(where=path, what=str(error)))
+
+    def _lock(self, path: str, data: bytes) -> Iterator[Run]:
+        own = posixpath.dirname(path)
+        folders = self._folders(posixpath.join(own, "dvc.yaml"))
+        for name, entry in lock_stages(data).items():
+            folder = resolve(folders.get(name.split("@")[0], "."), own)
+            yield lock_run(name, entry, path, folder)
+
+    def _folders(self, path: str) -> dict[str, str]:
+        """Stage -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
+        if b"wdir" not in (data := self.state.read(path) or b""):
+            return {}
+        found: dict[str, str] = {}
+        for name, stage in declared(data).items():
+            body = stage.get("do", stage) if isinstance(stage, dict) else {}
+            folder = body.get("wdir")
+            if isinstance(folder, str):
+                if "${" in folder:
+                    self.gaps.append(Gap(where=path, what=f"the wdir of {name} is a template; its paths are unknown"))
+                else:
+                    found[name] = folder
+        return found
+
+    @cached_property
+    def made(self) -> dict[str, tuple[Run, File]]:
+        """Path -> the run and the output that it is."""
+        return {file.path: (run, file) for run in self.runs.values() for file in run.outputs}
+
+    @cached_property
+    def _inside(self) -> dict[str, list[str]]:
+        """Folder -> the outputs somewhere below it."""
+        below: dict[str, list[str]] = {}
+        for path in self.made:
+            parent = posixpath.dirname(path)
+            while parent:
+                below.setdefault(parent, []).append(path)
+                parent = posixpath.dirname(parent)
+        return below
+
+    def producers(self, path: str) -> list[tuple[Run, File]]:
+        """The outputs that a path is, lies in, or contains."""
+        if path in self.made:
+            return [self.made[path]]
+        parent = posixpath.dirname(path)
+        while parent:
+            if parent in self.made:
+                return [self.made[parent]]
+            parent = posixpath.dirname(parent)
+        return [self.made[inner] for inner in sorted(self._inside.get(path, []))]
+
+    def links(self, run: Run) -> list[Link]:
+        """What a run reads that other runs make."""
+        return [
+            Link(run, file, producer, output)
+            for file in run.inputs
+            for producer, output in self.producers(file.path)
+            if producer.name != run.name
+        ]
+
+    def own_inputs(self, run: Run) -> list[File]:
+        """What a run reads that no run makes: code, tracked data, external files."""
+        return [file for file in run.inputs if not self.producers(file.path)]
+
+    def upstream(self, names: Iterable[str]) -> list[str]:
+        """These runs and all that they depend on, what is read before what reads it."""
+        ordered: dict[str, None] = {}
+        waiting: set[str] = set()
+
+        def visit(name: str) -> None:
+            stack: list[tuple[str, Iterator[str]]] = [(name, self._above(name))]
+            waiting.add(name)
+            while stack:
+                current, above = stack[-1]
+                following = next((n for n in above if n not in ordered and n not in waiting), None)
+                if following is None:
+                    stack.pop()
+                    ordered[current] = None
+                else:
+                    waiting.add(following)
+                    stack.append((following, self._above(following)))
+
+        for name in names:
+            if name not in ordered:
+                visit(name)
+        return [*ordered]
+
+    def _above(self, name: str) -> Iterator[str]:
+        return iter(sorted({link.producer.name for link in self.links(self.runs[name])}))
+
+    def stages(self) -> list[Run]:
+        """The runs that a command made."""
+        return [run for run in self.runs.values() if run.kind is Kind.STAGE]
+
+
+def declared(data: bytes) -> dict[str, Any]:
+    """The stages of a dvc.yaml by name, as written; empty where it can't be read."""
+    try:
+        parsed = yaml.load(data, Loader=Loader)
+    except yaml.YAMLError:
+        return {}
+    stages = parsed.get("stages") if isinstance(parsed, dict) else None
+    return stages if isinstance(stages, dict) else {}

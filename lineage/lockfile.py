@@ -1,0 +1,173 @@
+"""dvc.lock and `.dvc` files, parsed. Knows no graph and no git.
+
+dvc.lock is read stage by stage: revisions share most stages, and each text is parsed once.
+"""
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import yaml
+
+from lineage.cache import remembered
+from lineage.model import File, Kind, Run
+from lineage.yaml12 import Loader
+
+STAGE = re.compile(rb"^  (?=\S)", re.MULTILINE)
+CONFLICT = re.compile(rb"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+HEADS = (b"schema: '2.0'", b'schema: "2.0"')
+HASHES = ("md5", "etag", "checksum", "sha256")
+
+
+class Unreadable(Exception):
+    """A file of DVC's that can't be understood; its text says why."""
+
+
+def lock_stages(data: bytes) -> dict[str, Any]:
+    """Stage name -> its entry in a dvc.lock.
+
+    Raises:
+        Unreadable: conflict markers, no YAML, or no lock of schema 2.
+    """
+    if CONFLICT.search(data):
+        raise Unreadable("it has conflict markers of a merge")
+    texts = stage_texts(data)
+    if texts is None:
+        return _whole_lock(data)
+    stages: dict[str, Any] = {}
+    for text in texts.values():
+        parsed = _known.get(text)
+        if parsed is None:
+            digest = hashlib.sha256(text).hexdigest()
+            parsed = _known[text] = remembered("stage", digest, partial(_parsed_stages, text))
+        stages.update(parsed)
+    return stages
+
+
+_known: dict[bytes, Any] = {}
+"""A stage's text -> its entry, parsed."""
+
+
+def stage_texts(data: bytes) -> dict[str, bytes] | None:
+    """Stage name -> its text in a dvc.lock that is laid out as DVC writes it; None in any other.
+
+    The same text is the same record, whatever stands before and after it.
+    """
+    head, found, body = data.partition(b"\nstages:\n")
+    if not found or head.strip() not in HEADS or re.search(rb"^\S", body, re.MULTILINE):
+        return None
+    starts = [match.start() for match in STAGE.finditer(body)]
+    pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
+    return {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(): piece for piece in pieces}
+
+
+def _whole_lock(data: bytes) -> dict[str, Any]:
+    parsed = _parse(data)
+    if not isinstance(parsed, dict) or str(parsed.get("schema")) != "2.0":
+        raise Unreadable("it is no dvc.lock of schema 2.0")
+    return _checked_stages(parsed.get("stages") or {})
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return yaml.load(data, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise Unreadable(f"it is no YAML{f' (line {mark.line + 1})' if mark else ''}") from None
+
+
+def _parsed_stages(text: bytes) -> dict[str, Any]:
+    return _checked_stages(_parse(text))
+
+
+def _checked_stages(stages: Any) -> dict[str, Any]:
+    if not isinstance(stages, dict):
+        raise Unreadable("its stages are no mapping")
+    for name, entry in stages.items():
+        if not isinstance(entry, dict) or "cmd" not in entry:
+            raise Unreadable(f"stage {name!r} has no command")
+    return stages
+
+
+def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str) -> Run:
+    """A stage's entry in a dvc.lock as a run.
+
+    Args:
+        lock: the path of the dvc.lock.
+        folder: the stage's working folder, to which the paths in the lock are relative.
+
+    Raises:
+        Unreadable: an entry is not what DVC writes.
+    """
+    command = entry["cmd"]
+    own = posixpath.dirname(lock)
+    try:
+        parameters = {resolve(file, folder): values or {} for file, values in (entry.get("params") or {}).items()}
+        return Run(
+            name=f"{own}/dvc.yaml:{name}" if own else name,
+            file=lock,
+            kind=Kind.STAGE,
+            folder=folder,
+            command=tuple(command) if isinstance(command, list) else (str(command),),
+            inputs=tuple(_files(entry.get("deps"), folder)),
+            parameters=parameters,
+            outputs=tuple(_files(entry.get("outs"), folder)),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Unreadable(f"stage {name!r} is not as DVC writes it ({error})") from None
+
+
+def data_run(data: bytes, path: str) -> Run:
+    """A `.dvc` file as a run: what `dvc add` or an import recorded.
+
+    Raises:
+        Unreadable: it isn't one.
+    """
+    if CONFLICT.search(data):
+        raise Unreadable("it has conflict markers of a merge")
+    parsed = _parse(data)
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("outs"), list):
+        raise Unreadable("it is no .dvc file: it has no outs")
+    folder = resolve(parsed.get("wdir") or ".", posixpath.dirname(path))
+    try:
+        deps = parsed.get("deps") or []
+        origin = {k: v for k, v in deps[0].items() if k != "files"} if deps else {}
+        return Run(
+            name=path,
+            file=path,
+            kind=Kind.IMPORT if deps else Kind.DATA,
+            folder=folder,
+            inputs=tuple(_files(deps, folder)),
+            outputs=tuple(_files(parsed["outs"], folder)),
+            origin=origin,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Unreadable(f"it is not as DVC writes it ({error})") from None
+
+
+def resolve(path: str, folder: str) -> str:
+    """A path of DVC's files, relative to the root; addresses and absolute paths stay as they are."""
+    if "://" in path or path.startswith("/"):
+        return path
+    joined = posixpath.normpath(posixpath.join(folder, path))
+    return "" if joined == "." else joined
+
+
+def _files(entries: Any, folder: str) -> Iterator[File]:
+    for entry in entries or []:
+        name = next((h for h in HASHES if h in entry), None)
+        repo = entry.get("repo")
+        algorithm = name or "md5"
+        if name == "md5" and "hash" not in entry:
+            algorithm = "md5-dos2unix"
+        path = f"{repo['url']}://{entry['path']}" if repo else resolve(entry["path"], folder)
+        yield File(
+            path=path,
+            hash=str(entry[name]) if name else (repo.get("rev_lock") if repo else None),
+            algorithm=algorithm if not repo else "git",
+            size=entry.get("size"),
+            files=entry.get("nfiles"),
+        )

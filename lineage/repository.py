@@ -1,0 +1,168 @@
+"""The repository that is asked: names of revisions, experiments and the workspace, DVC's cache and remote.
+
+Git is read with pygit2; experiment names, queue, cache and remote come through DVC.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pygit2
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.repo.experiments.refs import ITER_SKIP_NAMESPACES, STASHES, ExpRefInfo
+from dvc.scm import SCMError
+
+from lineage.errors import AuditError
+from lineage.model import Commit
+
+WORKSPACE = "workspace"
+"""The name of what lies in the folder now, committed or not."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A revision under the name that a person knows it by."""
+
+    name: str
+    commit: str
+    baseline: str | None = None
+    """Of an experiment: the commit that it was started from."""
+    queued: bool = False
+
+
+class Repository:
+    """A git repository with a DVC project in it.
+
+    Args:
+        folder: any folder of the project.
+
+    Raises:
+        AuditError: there is no git repository or no DVC project there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = pygit2.discover_repository(str(folder))
+        if found is None:
+            raise AuditError(
+                "there is no git repository here", where=str(folder), todo="Run it from a DVC project's folder"
+            )
+        self.git = pygit2.Repository(found)
+        if self.git.workdir is None:
+            raise AuditError(
+                "the repository is bare", where=str(folder), expected="a clone with files", todo="Clone it first"
+            )
+        self.root = Path(self.git.workdir).resolve()
+        try:
+            self._project = Repo.find_root(str(folder))
+        except NotDvcRepoError:
+            raise AuditError(
+                "there is no DVC project here", where=str(folder), expected="a folder below one with .dvc"
+            ) from None
+
+    @cached_property
+    def dvc(self) -> Any:
+        """DVC's own object for the project.
+
+        Raises:
+            AuditError: its configuration can't be read.
+        """
+        try:
+            return Repo(self._project)
+        except DvcException as error:
+            raise AuditError(f"DVC can't open the project: {error}", where=self._project) from None
+
+    def resolve(self, name: str) -> Named:
+        """The commit of a branch, tag, hash, experiment or queued experiment.
+
+        Raises:
+            AuditError: nothing has this name, or several things have.
+        """
+        for experiment in self.experiments(queued=False):
+            if experiment.name == name:
+                return experiment
+        try:
+            commit = self.git.revparse_single(name).peel(pygit2.Commit)
+        except (KeyError, ValueError, pygit2.GitError, pygit2.InvalidSpecError) as error:
+            for queued in self.queued():
+                if name == queued.name or (len(name) >= 7 and queued.commit.startswith(name)):
+                    return queued
+            problem = "names several revisions" if "ambiguous" in str(error) else "names no revision and no experiment"
+            raise AuditError(f"{name!r} {problem}", todo="See `git log`, `dvc exp list --all-commits`") from None
+        return Named(name, str(commit.id))
+
+    def experiments(self, queued: bool = True) -> Iterator[Named]:
+        """DVC's experiments, in the order of their names, then the queued ones."""
+        for name in sorted(self.git.references):
+            if not name.startswith("refs/exps/") or name in STASHES or name.startswith(tuple(ITER_SKIP_NAMESPACES)):
+                continue
+            info = ExpRefInfo.from_ref(name)
+            if info.name:
+                target = self.git.references[name].peel(pygit2.Commit)
+                yield Named(info.name, str(target.id), info.baseline_sha)
+        if queued:
+            yield from self.queued()
+
+    def queued(self) -> list[Named]:
+        """Experiments that wait in DVC's queue: commits of DVC's stash, without a run's outputs."""
+        if not any(name in self.git.references for name in STASHES):
+            return []
+        try:
+            entries = [*self.dvc.experiments.celery_queue.iter_queued()]
+        except (DvcException, SCMError):
+            return []
+        return [Named(e.name or e.stash_rev[:7], e.stash_rev, e.baseline_rev, queued=True) for e in entries]
+
+    def commit(self, commit: str) -> Commit:
+        """Who made a commit, and when."""
+        found = self.git[commit]
+        assert isinstance(found, pygit2.Commit)
+        author = found.author
+        when = datetime.fromtimestamp(author.time, timezone(timedelta(minutes=author.offset)))
+        subject = found.message.split("\n", 1)[0]
+        return Commit(id=commit, author=author.name, email=author.email, time=when.isoformat(), subject=subject)
+
+    def history(self, start: str) -> Iterator[str]:
+        """A commit and its first parents, newest first, as far as they are here."""
+        current: pygit2.Commit | None = self.git[start].peel(pygit2.Commit)
+        while current is not None:
+            yield str(current.id)
+            parents = current.parent_ids
+            above = self.git.get(parents[0]) if parents else None
+            current = above if isinstance(above, pygit2.Commit) else None
+
+    def blob(self, commit: str, path: str) -> str | None:
+        """The id of a file's blob in a commit."""
+        try:
+            return str(self.git[commit].peel(pygit2.Tree)[path].id)
+        except KeyError:
+            return None
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether git has left out older commits."""
+        return bool(self.git.is_shallow)
+
+    def head(self) -> str | None:
+        """The commit that is checked out, or None in a repository without commits."""
+        return None if self.git.head_is_unborn else str(self.git.head.peel(pygit2.Commit).id)
+
+    def all_commits(self) -> Iterator[str]:
+        """Every commit of every branch and tag, newest first."""
+        tips = [r for r in self.git.references if r.startswith(("refs/heads/", "refs/tags/", "refs/remotes/"))]
+        if not tips:
+            return
+        walker = self.git.walk(None, pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME)
+        for tip in tips:
+            walker.push(self.git.references[tip].peel(pygit2.Commit).id)
+        for commit in walker:
+            yield str(commit.id)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path below the root as the record writes it."""
+    text = path.relative_to(root).as_posix()
+    return "" if text == "." else text

@@ -1,0 +1,173 @@
+"""A project's files at one moment: of a commit, or as they lie in the workspace. Knows nothing of DVC's formats."""
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pygit2
+from pathspec import GitIgnoreSpec
+
+from lineage.repository import WORKSPACE, Named, Repository
+
+ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", ".dvcignore")
+
+
+class State(ABC):
+    """What a commit, an experiment or the workspace holds."""
+
+    def __init__(self, repository: Repository, name: str, commit: str | None) -> None:
+        self.repository = repository
+        self.name = name
+        self.commit = commit
+        """The commit; of the workspace, the one that is checked out."""
+
+    is_workspace = False
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """A file's bytes; None where there is no such file."""
+
+    @abstractmethod
+    def dvc_files(self) -> Iterator[str]:
+        """Paths of every dvc.yaml, dvc.lock and `.dvc` file."""
+
+    def blob(self, path: str) -> str | None:
+        """The id of a file's blob in the commit; None where the commit has no such file."""
+        entry = self._entry(path)
+        return str(entry.id) if isinstance(entry, pygit2.Blob) else None
+
+    def committed(self, path: str) -> bytes | None:
+        """A file's bytes in the commit."""
+        entry = self._entry(path)
+        return entry.data if isinstance(entry, pygit2.Blob) else None
+
+    def committed_under(self, path: str) -> dict[str, str]:
+        """(Path below a folder of the commit) -> blob id, without what DVC ignores."""
+        entry = self._entry(path) if path else self.tree
+        if not isinstance(entry, pygit2.Tree):
+            return {}
+        return {p: b for p, b in _blobs(entry, "") if not self.ignores(f"{path}/{p}" if path else p)}
+
+    def ignores(self, path: str) -> bool:
+        """Whether DVC leaves a file out of folders."""
+        return self._ignored.match_file(path)
+
+    @cached_property
+    def tree(self) -> pygit2.Tree | None:
+        """The commit's tree; None before the first commit."""
+        return None if self.commit is None else self.repository.git[self.commit].peel(pygit2.Tree)
+
+    @cached_property
+    def _ignored(self) -> GitIgnoreSpec:
+        data = self.read(".dvcignore") or b""
+        return GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *data.decode(errors="replace").splitlines()])
+
+    def _entry(self, path: str) -> pygit2.Object | None:
+        if self.tree is None:
+            return None
+        try:
+            return self.tree[path]
+        except KeyError:
+            return None
+
+
+class Committed(State):
+    """A commit's files."""
+
+    def __init__(self, repository: Repository, named: Named) -> None:
+        super().__init__(repository, named.name, named.commit)
+        self.queued = named.queued
+
+    def read(self, path: str) -> bytes | None:
+        """A file's bytes in the commit."""
+        return self.committed(path)
+
+    def dvc_files(self) -> Iterator[str]:
+        """Paths of every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
+        if self.tree is not None:
+            yield from _dvc_files(self.tree)
+
+
+class Workspace(State):
+    """The files as they lie in the folder now."""
+
+    is_workspace = True
+
+    def __init__(self, repository: Repository) -> None:
+        super().__init__(repository, WORKSPACE, repository.head())
+
+    def read(self, path: str) -> bytes | None:
+        """A file's bytes in the folder."""
+        file = self.repository.root / path
+        return file.read_bytes() if file.is_file() else None
+
+    def dvc_files(self) -> Iterator[str]:
+        """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
+        root = str(self.repository.root)
+        for folder, folders, files in os.walk(root):
+            here = os.path.relpath(folder, root).replace(os.sep, "/")
+            prefix = "" if here == "." else here + "/"
+            folders[:] = sorted(
+                f for f in folders if not self.ignores(f"{prefix}{f}/") and not self._is_output(prefix + f)
+            )
+            for name in sorted(files):
+                if is_dvc_file(name) and not self.ignores(prefix + name):
+                    yield prefix + name
+
+    def _is_output(self, folder: str) -> bool:
+        """Whether git ignores a folder: DVC's outputs, environments, caches; DVC's own files are never there."""
+        return self.repository.git.path_is_ignored(folder + "/")
+
+    def files_under(self, path: str) -> dict[str, Path]:
+        """(Path below a folder) -> file, as they lie there, without what DVC ignores. A file is its own entry, ``."""
+        here = self.repository.root / path
+        if here.is_file():
+            return {"": here}
+        found = (p for p in here.rglob("*") if stat.S_ISREG(p.stat().st_mode))
+        below = {p.relative_to(here).as_posix(): p for p in found}
+        return {p: file for p, file in sorted(below.items()) if not self.ignores(f"{path}/{p}")}
+
+
+def open_state(repository: Repository, name: str | None) -> State:
+    """The workspace for None or `workspace`, else what has this name.
+
+    Raises:
+        AuditError: nothing has this name.
+    """
+    if name is None or name == WORKSPACE:
+        return Workspace(repository)
+    return Committed(repository, repository.resolve(name))
+
+
+def is_dvc_file(name: str) -> bool:
+    """Whether a file is one of DVC's, by its name."""
+    return name in ("dvc.yaml", "dvc.lock") or (name.endswith(".dvc") and name != ".dvc")
+
+
+_found: dict[pygit2.Oid, tuple[str, ...]] = {}
+"""Tree -> its DVC files: revisions share most folders."""
+
+
+def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
+    known = _found.get(tree.id)
+    if known is None:
+        found: list[str] = []
+        for entry in tree:
+            if isinstance(entry, pygit2.Tree):
+                if entry.name != ".dvc":
+                    found += [f"{entry.name}/{path}" for path in _dvc_files(entry)]
+            elif entry.name is not None and is_dvc_file(entry.name):
+                found.append(entry.name)
+        known = _found[tree.id] = tuple(found)
+    return known
+
+
+def _blobs(tree: pygit2.Tree, prefix: str) -> Iterator[tuple[str, str]]:
+    for entry in tree:
+        if isinstance(entry, pygit2.Tree):
+            yield from _blobs(entry, f"{prefix}{entry.name}/")
+        elif isinstance(entry, pygit2.Blob):
+            yield f"{prefix}{entry.name}", str(entry.id)

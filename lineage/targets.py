@@ -1,0 +1,100 @@
+"""What a person asks about: an artifact, a number in a file, a stage, or a hash."""
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from lineage.contents import Contents, at, parsed
+from lineage.errors import AuditError
+from lineage.graph import Graph
+from lineage.model import File
+
+HASH = re.compile(r"[0-9a-f]{6,64}(\.dir)?")
+
+
+class Target(BaseModel):
+    """What is asked about, found."""
+
+    model_config = ConfigDict(frozen=True)
+    asked: str
+    path: str | None = None
+    """The artifact; None where a stage was asked for."""
+    key: str | None = None
+    """Of a number: its dotted key."""
+    value: Any = None
+    """Of a number: itself."""
+    hash: str | None = None
+    runs: tuple[str, ...] = ()
+    """Who made it; empty for a raw source."""
+
+
+def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
+    """What a word means in a state: a path, `path:key`, a stage, or (part of) a hash.
+
+    Raises:
+        AuditError: there is nothing of that name, with what there is instead.
+    """
+    path, _, key = asked.partition(":")
+    path = path.rstrip("/").removeprefix("./")
+    if asked in graph.runs:
+        return Target(asked=asked, runs=(asked,))
+    instances = tuple(name for name in graph.runs if name.split("@")[0] == asked)
+    if instances:
+        return Target(asked=asked, runs=instances)
+    if (file := _recorded(path, graph)) is not None:
+        made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(path)))
+        if not key:
+            return Target(asked=asked, path=path, hash=file.hash, runs=made)
+        return Target(asked=asked, path=path, key=key, hash=file.hash, runs=made, value=_number(file, key, contents))
+    if HASH.fullmatch(asked):
+        for run in graph.runs.values():
+            for output in run.outputs:
+                if output.hash is not None and output.hash.startswith(asked):
+                    return Target(asked=asked, path=output.path, hash=output.hash, runs=(run.name,))
+        for run in graph.runs.values():
+            for read in run.inputs:
+                if read.hash is not None and read.hash.startswith(asked):
+                    return Target(asked=asked, path=read.path, hash=read.hash)
+    raise AuditError(
+        f"nothing here is called {asked!r}",
+        where=graph.state.name,
+        expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(path, graph)}",
+    )
+
+
+def _recorded(path: str, graph: Graph) -> File | None:
+    producers = graph.producers(path)
+    exact = [file for _, file in producers if file.path == path]
+    if exact:
+        return exact[0]
+    read = [file for run in graph.runs.values() for file in run.inputs if file.path == path]
+    if read:
+        return read[0]
+    return File(path) if producers else None
+
+
+def _number(file: File, key: str, contents: Contents) -> Any:
+    value = parsed(contents.read(file), file.path)
+    if value is None:
+        raise AuditError(
+            "the file is not here, so that the number can't be read", where=file.path, todo="Fetch it: dvc pull"
+        )
+    try:
+        return at(value, key)
+    except KeyError:
+        some = ", ".join(sorted(_keys(value))[:12])
+        raise AuditError(f"it has no {key!r}", where=file.path, expected=f"a key such as {some}") from None
+
+
+def _keys(value: Any, prefix: str = "") -> list[str]:
+    if not isinstance(value, dict) or not value:
+        return [prefix.rstrip(".")]
+    return [key for k, inner in value.items() for key in _keys(inner, f"{prefix}{k}.")]
+
+
+def _like(path: str, graph: Graph) -> str:
+    names = [*graph.runs, *graph.made]
+    close = difflib.get_close_matches(path, names, n=3, cutoff=0.5)
+    return f", such as {', '.join(close)}" if close else ""

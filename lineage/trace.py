@@ -1,0 +1,249 @@
+"""Where a number came from: everything upstream of a target, down to raw sources."""
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+from lineage.contents import Contents
+from lineage.graph import Graph
+from lineage.lockfile import stage_texts
+from lineage.manifests import Environment, is_manifest, manifest_of
+from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
+from lineage.pins import pins_of
+from lineage.repository import Repository
+from lineage.states import State, open_state
+from lineage.targets import Target, find_target
+
+SEED = re.compile(r"(^|[._-])seeds?$")
+SEED_OPTION = re.compile(r"--(?:[\w-]+-)?seed[= ](\S+)")
+ENVIRONMENT_FILES = re.compile(
+    r"(requirements[\w.-]*\.(txt|lock|in)|[\w.-]+\.lock|pylock[\w.-]*\.toml|conda-lock\.yml|environment\.ya?ml"
+    r"|Pipfile\.lock|pyproject\.toml)"
+)
+
+
+class Role(StrEnum):
+    """What an input is to its run."""
+
+    ARTIFACT = "artifact"
+    """Another run made it."""
+    CODE = "code"
+    """Git keeps it."""
+    EXTERNAL = "external"
+    """It lies outside the project."""
+    UNPINNED = "unpinned"
+    """Neither a run made it nor git keeps it."""
+
+
+class Input(Frozen):
+    """Something that a run read."""
+
+    file: File
+    role: Role
+    blob: str | None = None
+    """Git's id of it in the revision."""
+    producers: tuple[str, ...] = ()
+
+
+class Parameter(Frozen):
+    """A parameter as the run recorded it."""
+
+    file: str
+    key: str
+    value: Any
+    seed: bool
+    """Whether randomness comes from it."""
+
+
+class Step(Frozen):
+    """One run of the closure."""
+
+    name: str
+    kind: Kind
+    folder: str
+    command: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    seeds: tuple[str, ...]
+    """`key = value` of all that seeds it, in parameters and on its command line."""
+    inputs: tuple[Input, ...]
+    outputs: tuple[File, ...]
+    environment: Environment | None
+    """As its manifest has it."""
+    pins: tuple[Pin, ...]
+    recorded: Commit | None
+    """The commit that first held this record; None where none holds it, or history is cut off."""
+
+
+class Trace(Frozen):
+    """The whole upstream closure of a target."""
+
+    target: Target
+    revision: str
+    """The name that was asked for."""
+    commit: Commit | None
+    """Of the workspace: the one that is checked out."""
+    steps: tuple[Step, ...]
+    """What is read before what reads it."""
+    environment: dict[str, str]
+    """Environment files of the revision -> git blob id."""
+    pins: tuple[Pin, ...]
+    """The raw sources of all steps."""
+    gaps: tuple[Gap, ...]
+    """What could not be read."""
+
+
+def trace(repository: Repository, target: str, revision: str | None = None) -> Trace:
+    """Everything upstream of a target.
+
+    Args:
+        target: an artifact's path, a number (`PATH:KEY`), a stage, or (part of) a hash.
+        revision: a commit, branch, tag, experiment; None for the workspace.
+
+    Raises:
+        AuditError: the revision or the target isn't there.
+    """
+    state = open_state(repository, revision)
+    graph, contents = Graph(state), Contents(state)
+    found = find_target(target, graph, contents)
+    names = graph.upstream(found.runs)
+    recorded = Recording(repository, state)
+    steps = [step(graph.runs[name], graph, contents, recorded) for name in names]
+    gaps = [*graph.gaps, *recorded.gaps(), *_missing_manifests(names, graph, contents)]
+    return Trace(
+        target=found,
+        revision=state.name,
+        commit=repository.commit(state.commit) if state.commit else None,
+        steps=tuple(steps),
+        environment=environment_files(state),
+        pins=_merged(steps),
+        gaps=tuple(gaps),
+    )
+
+
+def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording") -> Step:
+    """A run with all that is known of it."""
+    manifest = manifest_of(run, contents)
+    parameters = tuple(Parameter(file=f, key=k, value=v, seed=is_seed(k)) for f, k, v in run.settings())
+    return Step(
+        name=run.name,
+        kind=run.kind,
+        folder=run.folder,
+        command=run.command,
+        parameters=parameters,
+        seeds=tuple(seeds(run)),
+        inputs=tuple(_input(file, graph) for file in run.inputs),
+        outputs=run.outputs,
+        environment=manifest.environment if manifest is not None else None,
+        pins=tuple(pins_of(run, manifest)),
+        recorded=recorded.of(run),
+    )
+
+
+def is_seed(key: str) -> bool:
+    """Whether a parameter seeds randomness, by its name."""
+    return SEED.search(key) is not None
+
+
+def seeds(run: Run) -> Iterator[str]:
+    """`key = value` of all that seeds a run: parameters (also inside sections) and options of its command."""
+    for _, key, value in run.settings():
+        yield from _seeds_in(key, value)
+    for command in run.command:
+        yield from (f"--seed = {match.group(1)}" for match in SEED_OPTION.finditer(command))
+
+
+def _seeds_in(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for inner, below in value.items():
+            yield from _seeds_in(f"{key}.{inner}", below)
+    elif is_seed(key):
+        yield f"{key} = {value}"
+
+
+def _input(file: File, graph: Graph) -> Input:
+    producers = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
+    blob = graph.state.blob(file.path)
+    if producers:
+        return Input(file=file, role=Role.ARTIFACT, producers=producers)
+    if file.is_external:
+        return Input(file=file, role=Role.EXTERNAL)
+    kept = blob is not None or bool(graph.state.committed_under(file.path))
+    return Input(file=file, role=Role.CODE if kept else Role.UNPINNED, blob=blob)
+
+
+def environment_files(state: State) -> dict[str, str]:
+    """Environment locks at the top of a revision -> git blob id."""
+    if state.tree is None:
+        return {}
+    names = sorted(entry.name or "" for entry in state.tree)
+    matching = [n for n in names if ENVIRONMENT_FILES.fullmatch(n) and n != "dvc.lock"]
+    return {n: blob for n in matching if (blob := state.blob(n)) is not None}
+
+
+def _merged(steps: Sequence[Step]) -> tuple[Pin, ...]:
+    merged: dict[tuple[str, str, str | None], Pin] = {}
+    for pin in (pin for each in steps for pin in each.pins):
+        key = (pin.where, pin.source, pin.revision)
+        before = merged[key].runs if key in merged else ()
+        merged[key] = pin.model_copy(update={"runs": (*before, *pin.runs)})
+    return tuple(merged.values())
+
+
+def _missing_manifests(names: Sequence[str], graph: Graph, contents: Contents) -> Iterator[Gap]:
+    for name in names:
+        for file in graph.runs[name].outputs:
+            if is_manifest(file.path) and contents.read(file) is None:
+                yield Gap(where=file.path, what="neither here nor in the cache: the run's environment is unknown")
+
+
+class Recording:
+    """When a run's record came into history: the oldest commit in a row that has it as it is.
+
+    Args:
+        state: where to start; the commit, or the workspace on its commit.
+    """
+
+    def __init__(self, repository: Repository, state: State) -> None:
+        self._repository = repository
+        self._state = state
+        self._texts: dict[str, dict[str, bytes]] = {}
+        self._blobs: dict[str, list[tuple[str, str | None]]] = {}
+
+    def of(self, run: Run) -> Commit | None:
+        """The commit that first held a run's record; None where none does."""
+        data = self._state.read(run.file)
+        if self._state.commit is None or data is None:
+            return None
+        record, first = self._record(data, run), None
+        for commit, blob in self._history(run.file):
+            if blob is None or self._record_in(blob, run) != record:
+                break
+            first = commit
+        return self._repository.commit(first) if first is not None else None
+
+    def gaps(self) -> list[Gap]:
+        """Where history is cut off."""
+        if not self._repository.is_shallow:
+            return []
+        return [Gap(where="git", what="this clone is shallow: older commits are not here (git fetch --unshallow)")]
+
+    def _history(self, file: str) -> list[tuple[str, str | None]]:
+        """(Commit, blob of a file in it), newest first."""
+        if file not in self._blobs:
+            assert self._state.commit is not None
+            commits = self._repository.history(self._state.commit)
+            self._blobs[file] = [(commit, self._repository.blob(commit, file)) for commit in commits]
+        return self._blobs[file]
+
+    def _record_in(self, blob: str, run: Run) -> bytes | None:
+        if run.kind is not Kind.STAGE:
+            return self._repository.git[blob].read_raw()
+        if blob not in self._texts:
+            self._texts[blob] = stage_texts(self._repository.git[blob].read_raw()) or {}
+        return self._texts[blob].get(run.name.rpartition(":")[2])
+
+    def _record(self, data: bytes, run: Run) -> bytes | None:
+        if run.kind is not Kind.STAGE:
+            return data
+        return (stage_texts(data) or {}).get(run.name.rpartition(":")[2])
