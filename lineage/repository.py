@@ -57,7 +57,7 @@ class Repository:
             )
         self.root = Path(self.git.workdir).resolve()
         try:
-            self._project = Repo.find_root(str(folder))
+            self.project = Repo.find_root(str(folder))
         except NotDvcRepoError:
             raise AuditError(
                 "there is no DVC project here", where=str(folder), expected="a folder below one with .dvc"
@@ -71,9 +71,9 @@ class Repository:
             AuditError: its configuration can't be read.
         """
         try:
-            return Repo(self._project)
+            return Repo(self.project)
         except DvcException as error:
-            raise AuditError(f"DVC can't open the project: {error}", where=self._project) from None
+            raise AuditError(f"DVC can't open the project: {error}", where=self.project) from None
 
     def resolve(self, name: str) -> Named:
         """The commit of a branch, tag, hash, experiment or queued experiment.

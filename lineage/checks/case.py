@@ -1,0 +1,78 @@
+"""What every check needs: the record of a state, the runs that are asked about, their bytes. Finds nothing itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lineage.cache import remembered
+from lineage.contents import Contents
+from lineage.graph import Graph
+from lineage.hashing import bytes_hash, folder_hash
+from lineage.manifests import Manifest, manifest_of
+from lineage.model import File, Run
+from lineage.states import State
+
+
+@dataclass(frozen=True)
+class Case:
+    """A state whose record is checked.
+
+    Args:
+        names: the runs that are asked about.
+    """
+
+    graph: Graph
+    names: tuple[str, ...]
+    contents: Contents = field(init=False)
+    _manifests: dict[str, Manifest | None] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "contents", Contents(self.graph.state))
+
+    @property
+    def state(self) -> State:
+        """The commit, experiment or workspace."""
+        return self.graph.state
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs that are asked about, what is read before what reads it."""
+        return tuple(self.graph.runs[name] for name in self.names)
+
+    def outputs(self) -> Iterator[tuple[Run, File]]:
+        """Every output of the runs."""
+        for run in self.runs:
+            for file in run.outputs:
+                yield run, file
+
+    def manifest(self, run: Run) -> Manifest | None:
+        """A run's manifest, where it has one."""
+        if run.name not in self._manifests:
+            self._manifests[run.name] = manifest_of(run, self.contents)
+        return self._manifests[run.name]
+
+    def blob_hash(self, blob: str) -> str:
+        """MD5 of a git blob's bytes."""
+        return str(remembered("blob", blob, lambda: bytes_hash(self.state.repository.git[blob].read_raw())))
+
+    def committed_folder(self, path: str) -> dict[str, str]:
+        """(Path below a folder) -> MD5 of the files that git keeps there."""
+        return {p: self.blob_hash(blob) for p, blob in self.state.committed_under(path).items()}
+
+    def expected_folder(self, file: File) -> str | None:
+        """The hash that a folder has if it holds what runs make there and what git keeps; None where a list is missing.
+
+        Args:
+            file: an input that contains outputs.
+        """
+        entries = self.committed_folder(file.path)
+        for _, output in self.graph.producers(file.path):
+            below = output.path[len(file.path) + 1 :]
+            if not output.is_folder:
+                entries[below] = output.hash or ""
+                continue
+            listing = self.contents.listing(output)
+            if listing is None:
+                return None
+            entries.update({f"{below}/{p}": digest for p, digest in listing.items()})
+        return folder_hash(entries.items())

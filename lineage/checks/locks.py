@@ -1,0 +1,61 @@
+"""Does every dependency have the hash of what its producer made? Git merges distant stages of a lock without a word."""
+
+from collections.abc import Iterator
+
+from lineage.checks.case import Case
+from lineage.hashing import folder_hash
+from lineage.model import Fault, File, Finding, Run
+
+
+def check_links(case: Case) -> Iterator[Finding]:
+    """Inputs against the outputs that they are, lie in, or contain."""
+    for run in case.runs:
+        for file in run.inputs:
+            producers = [made for made in case.graph.producers(file.path) if made[0].name != run.name]
+            if not producers or file.hash is None:
+                continue
+            producer, output = producers[0]
+            if output.path == file.path:
+                yield from _same(run, file, producer, output)
+            elif file.path.startswith(output.path + "/"):
+                yield from _inside(case, run, file, producer, output)
+            else:
+                yield from _contains(case, run, file)
+
+
+def _same(run: Run, file: File, producer: Run, output: File) -> Iterator[Finding]:
+    if output.hash != file.hash and output.algorithm == file.algorithm:
+        yield _differs(run, file, f"{producer.name} made {output.hash}")
+
+
+def _inside(case: Case, run: Run, file: File, producer: Run, output: File) -> Iterator[Finding]:
+    listing = case.contents.listing(output)
+    below = file.path[len(output.path) + 1 :]
+    if listing is None:
+        yield _unchecked(run, file, f"the list of {output.path} is not here")
+    elif file.is_folder:
+        inner = {p[len(below) + 1 :]: digest for p, digest in listing.items() if p.startswith(below + "/")}
+        if folder_hash(inner.items()) != file.hash:
+            yield _differs(run, file, f"{producer.name} made other files in it")
+    elif listing.get(below) != file.hash:
+        yield _differs(run, file, f"{producer.name} made {listing.get(below, 'no such file')}")
+
+
+def _contains(case: Case, run: Run, file: File) -> Iterator[Finding]:
+    manifest = case.manifest(run)
+    if manifest is not None and any(path.startswith(file.path + "/") for path in manifest.inputs):
+        return  # it says which files it read there, and `manifests` checks each
+    expected = case.expected_folder(file)
+    if expected is None:
+        yield _unchecked(run, file, "the lists of the folders in it are not here")
+    elif expected != file.hash:
+        yield _differs(run, file, f"the outputs and committed files there make {expected}")
+
+
+def _differs(run: Run, file: File, made: str) -> Finding:
+    what = f"{run.name} recorded {file.hash} for its input, but {made}"
+    return Finding(fault=Fault.LOCK, run=run.name, path=file.path, what=what)
+
+
+def _unchecked(run: Run, file: File, why: str) -> Finding:
+    return Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=f"{why}, so its hash was not compared")

@@ -1,0 +1,179 @@
+"""Are the bytes those of dvc.lock? In the workspace, in git, in the cache and, if asked, in a remote; hashed anew."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lineage.checks.case import Case
+from lineage.contents import listed
+from lineage.hashing import Progress, file_hash, stream_hash
+from lineage.model import Fault, File, Finding, Run
+from lineage.states import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A file that has to have a hash."""
+
+    run: str
+    path: str
+    """As a person knows it."""
+    place: Path
+    expected: str
+    algorithm: str
+    fault: Fault
+
+
+class Hashes:
+    """Files' hashes, each computed once, several at a time; hard links of one file are one."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._known: dict[tuple[int, int, str], str] = {}
+        self._progress = progress
+        self.bytes = 0
+
+    def all(self, claims: Iterable[Claim]) -> dict[Claim, str]:
+        """The hash of every claim's file."""
+        identity = {claim: self._identity(claim) for claim in claims}
+        todo = {key: claim for claim, key in identity.items() if key not in self._known}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            made = pool.map(lambda c: file_hash(c.place, c.algorithm, self._count), todo.values())
+            self._known.update(zip(todo, made, strict=True))
+        return {claim: self._known[key] for claim, key in identity.items()}
+
+    def _identity(self, claim: Claim) -> tuple[int, int, str]:
+        found = claim.place.stat()
+        return found.st_dev, found.st_ino, claim.algorithm
+
+    def _count(self, amount: int) -> None:
+        self.bytes += amount
+        if self._progress is not None:
+            self._progress(amount)
+
+
+def check_outputs(case: Case, hashes: Hashes) -> Iterator[Finding]:
+    """Every output's bytes, wherever they are kept here."""
+    claims: list[Claim] = []
+    for run, file in case.outputs():
+        if file.hash is None:
+            yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="the lock has no hash of it")
+        elif file.is_external:
+            yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="it lies outside the project")
+        else:
+            yield from _places(case, run, file, claims)
+    found = hashes.all(claims)
+    for claim in claims:
+        if found[claim] != claim.expected:
+            yield _corrupt(claim, found[claim])
+
+
+def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[Finding]:
+    """Adds what has to be hashed to `claims`; yields what can be said without."""
+    kept = case.contents.object(file.hash or "", file.algorithm)
+    here = case.state.repository.root / file.path
+    in_workspace = isinstance(case.state, Workspace) and here.exists()
+    blob = case.state.blob(file.path)
+    if kept.exists:
+        claims.append(Claim(run.name, file.path, kept.path, _name(file), file.algorithm, Fault.CACHE))
+        if file.is_folder:
+            yield from _cached_folder(case, run, file, claims)
+    if in_workspace:
+        yield from _in_workspace(case, run, file, here, claims)
+    elif blob is not None and case.blob_hash(blob) != file.hash:
+        what = f"the commit has {case.blob_hash(blob)}, the stage wrote {file.hash}"
+        yield Finding(fault=Fault.METRIC, run=run.name, path=file.path, what=what)
+    if not kept.exists and not in_workspace and blob is None:
+        what = f"{file.hash} is neither in the cache nor in the {'workspace' if case.state.is_workspace else 'commit'}"
+        yield Finding(fault=Fault.MISSING, run=run.name, path=file.path, what=what)
+
+
+def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[Finding]:
+    for path, digest in (case.contents.listing(file) or {}).items():
+        inner = case.contents.object(digest, file.algorithm)
+        name = f"{file.path}/{path}"
+        if inner.exists:
+            claims.append(Claim(run.name, name, inner.path, digest, file.algorithm, Fault.CACHE))
+        elif not (case.state.is_workspace and (case.state.repository.root / name).is_file()):
+            what = f"{digest} is not in the cache"
+            yield Finding(fault=Fault.MISSING, run=run.name, path=name, what=what)
+
+
+def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Claim]) -> Iterator[Finding]:
+    assert isinstance(case.state, Workspace)
+    fault = Fault.METRIC if case.state.blob(file.path) is not None else Fault.OUTPUT
+    if here.is_dir() != file.is_folder:
+        kinds = ("a folder", "a file") if here.is_dir() else ("a file", "a folder")
+        what = f"it is {kinds[0]}, the stage wrote {kinds[1]}"
+        yield Finding(fault=fault, run=run.name, path=file.path, what=what)
+    elif not file.is_folder:
+        claims.append(Claim(run.name, file.path, here, file.hash or "", file.algorithm, fault))
+    else:
+        files = case.state.files_under(file.path)
+        listing = case.contents.listing(file)
+        if listing is None:
+            what = "its files don't make the hash that the stage recorded, and the list of what it wrote is not here"
+            yield Finding(fault=fault, run=run.name, path=file.path, what=what)
+            return
+        for name in sorted(set(files) ^ set(listing)):
+            what = "the stage wrote no such file" if name in files else "it is gone; the stage wrote it"
+            yield Finding(fault=fault, run=run.name, path=f"{file.path}/{name}", what=what)
+        both = set(files) & set(listing)
+        claims += [
+            Claim(run.name, f"{file.path}/{n}", files[n], listing[n], file.algorithm, fault) for n in sorted(both)
+        ]
+
+
+def _name(file: File) -> str:
+    """What a cache object's bytes hash to: its name, without what marks folders."""
+    return (file.hash or "").removesuffix(".dir")
+
+
+def _corrupt(claim: Claim, found: str) -> Finding:
+    where = "the cache has" if claim.fault is Fault.CACHE else "here it is"
+    what = f"{where} {found}, the stage wrote {claim.expected}"
+    return Finding(fault=claim.fault, run=claim.run, path=claim.path, what=what)
+
+
+def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
+    """Every cached output in a remote, streamed and hashed.
+
+    Args:
+        remote: DVC's object store of it.
+        name: what the remote is called.
+    """
+    seen: set[str] = set()
+    for run, file in case.outputs():
+        if file.hash is None or file.is_external or file.hash in seen or not _is_cached(case, file):
+            continue
+        seen.add(file.hash)
+        yield from _remote_object(remote, name, run, file.path, file.hash, file.algorithm)
+        if file.is_folder:
+            for path, digest in (_remote_listing(remote, file.hash) or {}).items():
+                if digest not in seen:
+                    seen.add(digest)
+                    yield from _remote_object(remote, name, run, f"{file.path}/{path}", digest, file.algorithm)
+
+
+def _is_cached(case: Case, file: File) -> bool:
+    return case.state.blob(file.path) is None
+
+
+def _remote_object(remote: Any, name: str, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:
+    if not remote.exists(digest):
+        yield Finding(fault=Fault.MISSING, run=run.name, path=path, what=f"{digest} is not in the remote {name}")
+        return
+    with remote.fs.open(remote.oid_to_path(digest), "rb") as stream:
+        found = stream_hash(stream, algorithm)
+    if found != digest.removesuffix(".dir"):
+        what = f"the remote {name} has {found}, the stage wrote {digest}"
+        yield Finding(fault=Fault.REMOTE, run=run.name, path=path, what=what)
+
+
+def _remote_listing(remote: Any, digest: str) -> dict[str, str] | None:
+    if not remote.exists(digest):
+        return None
+    with remote.fs.open(remote.oid_to_path(digest), "rb") as stream:
+        return listed(stream.read(), digest)

@@ -1,0 +1,34 @@
+"""Are parameters, and the files that describe the pipeline, those that the stages recorded and git has?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lineage.checks.case import Case
+from lineage.contents import parsed
+from lineage.model import Fault, Finding
+from lineage.values import differing, shown, value_at
+
+
+def check_parameters(case: Case) -> Iterator[Finding]:
+    """Every parameter that a run recorded, against its file."""
+    files: dict[str, Any] = {}
+    for run in case.runs:
+        for file, key, value in run.settings():
+            if file not in files:
+                files[file] = parsed(case.state.read(file), file)
+            for inner, now, then in differing(value_at(files[file], key), value, key):
+                what = f"{inner} is {shown(now)}, the stage ran with {shown(then)}"
+                yield Finding(fault=Fault.PARAMETER, run=run.name, path=file, what=what)
+
+
+def check_committed(case: Case) -> Iterator[Finding]:
+    """In the workspace: parameter files, dvc.yaml, dvc.lock and .dvc files against the commit."""
+    if not case.state.is_workspace:
+        return
+    files = {run.file for run in case.runs} | {f for run in case.runs for f in run.parameters}
+    files |= {file for file in case.state.dvc_files() if file.endswith("dvc.yaml")}
+    for file in sorted(files):
+        here, committed = case.state.read(file), case.state.committed(file)
+        if here is not None and here != committed:
+            what = "what lies here isn't what the commit has" if committed is not None else "no commit has it"
+            yield Finding(fault=Fault.UNCOMMITTED, run=None, path=file, what=what)

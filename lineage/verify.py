@@ -1,0 +1,102 @@
+"""Is the record true? Every hash is computed anew, and every statement is held against the others."""
+
+from collections.abc import Iterator
+
+from dvc.config import RemoteConfigError
+from dvc.exceptions import DvcException
+
+from lineage.checks.case import Case
+from lineage.checks.declarations import check_declarations
+from lineage.checks.inputs import check_inputs
+from lineage.checks.locks import check_links
+from lineage.checks.manifests import check_manifests
+from lineage.checks.outputs import Hashes, check_outputs, check_remote
+from lineage.checks.parameters import check_committed, check_parameters
+from lineage.checks.sources import check_sources
+from lineage.contents import Contents
+from lineage.errors import AuditError
+from lineage.graph import Graph
+from lineage.hashing import Progress
+from lineage.model import Commit, Fault, Finding, Frozen
+from lineage.repository import Repository
+from lineage.states import open_state
+from lineage.targets import find_target
+
+
+class Verification(Frozen):
+    """What was checked, and what was found."""
+
+    revision: str
+    commit: Commit | None
+    runs: int
+    bytes: int
+    """How many were hashed."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was proved wrong."""
+        return not any(finding.proves_wrong for finding in self.findings)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be checked."""
+        return all(finding.proves_wrong for finding in self.findings)
+
+
+def verify(
+    repository: Repository,
+    revision: str | None = None,
+    target: str | None = None,
+    remote: str | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a state's record.
+
+    Args:
+        revision: a commit, branch, tag or experiment; None for the workspace.
+        target: what to check the closure of; None for everything.
+        remote: the name of a DVC remote that is checked too; "" for the default one.
+        progress: is told how many bytes were hashed.
+
+    Raises:
+        AuditError: the revision, target or remote isn't there.
+    """
+    graph = Graph(open_state(repository, revision))
+    names = [*graph.runs]
+    if target is not None:
+        names = graph.upstream(find_target(target, graph, Contents(graph.state)).runs)
+    case = Case(graph, tuple(names))
+    hashes = Hashes(progress)
+    findings = [*findings_of(case, hashes)]
+    if remote is not None:
+        findings += check_remote(case, _remote(repository, remote), remote or "(default)")
+    commit = graph.state.commit
+    return Verification(
+        revision=graph.state.name,
+        commit=repository.commit(commit) if commit else None,
+        runs=len(names),
+        bytes=hashes.bytes,
+        findings=tuple(findings),
+    )
+
+
+def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
+    """What every check finds in a case."""
+    for gap in case.graph.gaps:
+        yield Finding(fault=Fault.UNREADABLE, run=None, path=gap.where, what=gap.what)
+    yield from check_outputs(case, hashes)
+    yield from check_links(case)
+    yield from check_manifests(case)
+    yield from check_inputs(case)
+    yield from check_parameters(case)
+    yield from check_committed(case)
+    yield from check_declarations(case)
+    yield from check_sources(case)
+
+
+def _remote(repository: Repository, name: str) -> object:
+    try:
+        return repository.dvc.cloud.get_remote_odb(name or None, "verify")
+    except (RemoteConfigError, DvcException) as error:
+        raise AuditError(f"the remote can't be read: {error}", where=name or "the default remote") from None
