@@ -69,13 +69,9 @@ class Contents:
             return entries if folder_hash(entries.items()) == file.hash else None
         return None
 
-    def json(self, file: File) -> Any:
-        """A file as JSON; None where it is nowhere or isn't JSON."""
-        data = self.read(file)
-        try:
-            return None if data is None else json.loads(data)
-        except ValueError:
-            return None
+    def value(self, file: File) -> Any:
+        """What a JSON, YAML or TOML file says; None where it is nowhere or isn't one."""
+        return parsed(self.read(file), file.path)
 
 
 def listed(data: bytes, digest: str) -> dict[str, str] | None:

@@ -61,7 +61,7 @@ def manifest_of(run: Run, contents: Contents) -> Manifest | None:
     for file in run.outputs:
         if posixpath.basename(file.path) == NAME:
             try:
-                return Manifest.model_validate(contents.json(file))
+                return Manifest.model_validate(contents.value(file))
             except ValidationError:
                 return None
     return None

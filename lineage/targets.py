@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lineage.contents import Contents, at, parsed
+from lineage.contents import Contents, at
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.model import File
@@ -76,7 +76,7 @@ def _recorded(path: str, graph: Graph) -> File | None:
 
 
 def _number(file: File, key: str, contents: Contents) -> Any:
-    value = parsed(contents.read(file), file.path)
+    value = contents.value(file)
     if value is None:
         raise AuditError(
             "the file is not here, so that the number can't be read", where=file.path, todo="Fetch it: dvc pull"

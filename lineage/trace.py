@@ -12,11 +12,10 @@ from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
 from lineage.pins import pins_of
 from lineage.repository import Repository
+from lineage.seeds import is_seed, seeds_of
 from lineage.states import State, open_state
 from lineage.targets import Target, find_target
 
-SEED = re.compile(r"(^|[._-])seeds?$")
-SEED_OPTION = re.compile(r"--(?:[\w-]+-)?seed[= ](\S+)")
 ENVIRONMENT_FILES = re.compile(
     r"(requirements[\w.-]*\.(txt|lock|in)|[\w.-]+\.lock|pylock[\w.-]*\.toml|conda-lock\.yml|environment\.ya?ml"
     r"|Pipfile\.lock|pyproject\.toml)"
@@ -131,34 +130,13 @@ def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording") -> S
         folder=run.folder,
         command=run.command,
         parameters=parameters,
-        seeds=tuple(seeds(run)),
+        seeds=tuple(seeds_of(run)),
         inputs=tuple(_input(file, graph) for file in run.inputs),
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
         pins=tuple(pins_of(run, manifest)),
         recorded=recorded.of(run),
     )
-
-
-def is_seed(key: str) -> bool:
-    """Whether a parameter seeds randomness, by its name."""
-    return SEED.search(key) is not None
-
-
-def seeds(run: Run) -> Iterator[str]:
-    """`key = value` of all that seeds a run: parameters (also inside sections) and options of its command."""
-    for _, key, value in run.settings():
-        yield from _seeds_in(key, value)
-    for command in run.command:
-        yield from (f"--seed = {match.group(1)}" for match in SEED_OPTION.finditer(command))
-
-
-def _seeds_in(key: str, value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for inner, below in value.items():
-            yield from _seeds_in(f"{key}.{inner}", below)
-    elif is_seed(key):
-        yield f"{key} = {value}"
 
 
 def _input(file: File, graph: Graph) -> Input:

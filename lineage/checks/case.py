@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from lineage.cache import remembered
-from lineage.contents import Contents
+from lineage.contents import Contents, parsed
 from lineage.graph import Graph
-from lineage.hashing import bytes_hash, folder_hash
+from lineage.hashing import bytes_hash, file_hash, folder_hash
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Run
-from lineage.states import State
+from lineage.states import State, Workspace
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Case:
     names: tuple[str, ...]
     contents: Contents = field(init=False)
     _manifests: dict[str, Manifest | None] = field(default_factory=dict, init=False)
+    _parameters: dict[str, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "contents", Contents(self.graph.state))
@@ -50,6 +52,29 @@ class Case:
         if run.name not in self._manifests:
             self._manifests[run.name] = manifest_of(run, self.contents)
         return self._manifests[run.name]
+
+    def parameters(self, file: str) -> Any:
+        """What a parameter file says; None where it isn't there or can't be read."""
+        if file not in self._parameters:
+            self._parameters[file] = parsed(self.state.read(file), file)
+        return self._parameters[file]
+
+    def files_in(self, path: str) -> dict[str, str]:
+        """(Path below a folder) -> hash of what lies there and no run made; empty for a file."""
+        if isinstance(self.state, Workspace):
+            if not (self.state.repository.root / path).is_dir():
+                return {}
+            return {p: file_hash(place) for p, place in self.state.files_under(path).items()}
+        return self.committed_folder(path)
+
+    def current_hash(self, file: File) -> str | None:
+        """The hash of what lies at an input's path now; None where nothing does."""
+        if file.is_external:
+            return file.hash
+        if file.is_folder:
+            return folder_hash(self.files_in(file.path).items())
+        data = self.state.read(file.path)
+        return None if data is None else bytes_hash(data)
 
     def blob_hash(self, blob: str) -> str:
         """MD5 of a git blob's bytes."""

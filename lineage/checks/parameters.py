@@ -1,22 +1,17 @@
 """Are parameters, and the files that describe the pipeline, those that the stages recorded and git has?"""
 
 from collections.abc import Iterator
-from typing import Any
 
 from lineage.checks.case import Case
-from lineage.contents import parsed
 from lineage.model import Fault, Finding
 from lineage.values import differing, shown, value_at
 
 
 def check_parameters(case: Case) -> Iterator[Finding]:
     """Every parameter that a run recorded, against its file."""
-    files: dict[str, Any] = {}
     for run in case.runs:
         for file, key, value in run.settings():
-            if file not in files:
-                files[file] = parsed(case.state.read(file), file)
-            for inner, now, then in differing(value_at(files[file], key), value, key):
+            for inner, now, then in differing(value_at(case.parameters(file), key), value, key):
                 what = f"{inner} is {shown(now)}, the stage ran with {shown(then)}"
                 yield Finding(fault=Fault.PARAMETER, run=run.name, path=file, what=what)
 

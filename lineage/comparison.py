@@ -1,0 +1,271 @@
+"""Two records, run by run: what is each run's own difference, what follows from above, what nothing explains.
+
+Hashes nothing but small files that git keeps.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from dvc.exceptions import DvcException
+
+from lineage.changes import Change, Effect, Entry, file_kind, package_changes, parameter_kind
+from lineage.checks.case import Case
+from lineage.checks.declarations import declared_stages
+from lineage.graph import Graph
+from lineage.hashing import bytes_hash
+from lineage.manifests import is_manifest
+from lineage.model import File, Frozen, Kind, Run
+from lineage.trace import environment_files
+from lineage.values import ABSENT, differing, value_at
+
+METRICS = (".json", ".yaml", ".yml", ".toml")
+
+
+class Result(Frozen):
+    """An output that differs."""
+
+    run: str
+    path: str
+    before: str | None
+    """Its hash."""
+    after: str | None
+    numbers: tuple[tuple[str, Any, Any], ...] = ()
+    """Of metrics: (key, before, after) of what differs."""
+
+
+class Comparison:
+    """Two records, run by run. Hashes nothing but small files that git keeps.
+
+    Args:
+        suspected: runs of which something is wrong by itself, so that it isn't unexplained.
+    """
+
+    def __init__(self, before: Case, after: Case, suspected: set[str]) -> None:
+        self.before, self.after, self.suspected = before, after, suspected
+        self.sides = (before, after)
+        self.own: dict[str, list[Entry]] = {}
+        names = [*before.names, *(n for n in after.names if n not in set(before.names))]
+        self.common = [n for n in names if n in before.names and n in after.names]
+        self._only = [n for n in names if n not in set(self.common)]
+        for name in self.common:
+            self.own[name] = [*self._own(before.graph.runs[name], after.graph.runs[name])]
+
+    def entries(self) -> Iterator[Entry]:
+        """Every difference, at the run where it enters."""
+        for name in self._only:
+            here = name in self.before.names
+            kind, side = (Change.REMOVED, self.before) if here else (Change.ADDED, self.after)
+            command = " && ".join(side.graph.runs[name].command)
+            yield Entry(
+                run=name, kind=kind, what=name, before=command if here else None, after=None if here else command
+            )
+        unread = [*self._environment()]
+        for name in self.common:
+            effect = self._effect(name)
+            recorded = [e.model_copy(update={"effect": effect}) for e in self.own[name] if not e.effect]
+            yield from recorded
+            yield from (e for e in self.own[name] if e.effect)
+            if self.outputs_differ(name) and not recorded and not self.upstream_differs(name):
+                yield from self._unexplained(name, unread)
+        yield from (e for e in unread if not any(self._blames_environment(n) for n in self.common))
+
+    def carried(self) -> Iterator[str]:
+        """Runs whose outputs differ only because what they read does."""
+        for name in self.common:
+            ran = any(entry.effect is not Effect.NOT_RUN for entry in self.own[name])
+            if self.outputs_differ(name) and self.upstream_differs(name) and not ran:
+                yield name
+
+    def results(self) -> Iterator[Result]:
+        """Outputs that differ and that no other run reads."""
+        read = {
+            link.output.path for n in self.before.names for link in self.before.graph.links(self.before.graph.runs[n])
+        }
+        for name in self.common:
+            old, new = self._run(name)
+            hashes = {f.path: f for f in old.outputs}
+            for file in new.outputs:
+                before = hashes.get(file.path)
+                if before is None or before.hash == file.hash or is_manifest(file.path):
+                    continue
+                numbers = self._numbers(before, file)
+                if numbers or file.path not in read:
+                    yield Result(run=name, path=file.path, before=before.hash, after=file.hash, numbers=numbers)
+
+    def outputs_differ(self, name: str) -> bool:
+        """Whether a run made other bytes; its manifest, which records its code, doesn't count."""
+        old, new = ({f.path: f.hash for f in run.outputs if not is_manifest(f.path)} for run in self._run(name))
+        return old != new
+
+    def upstream_differs(self, name: str) -> bool:
+        """Whether a run read other artifacts of other runs."""
+        old, new = self._run(name)
+        return self._read(self.before.graph, old) != self._read(self.after.graph, new)
+
+    def _run(self, name: str) -> tuple[Run, Run]:
+        return self.before.graph.runs[name], self.after.graph.runs[name]
+
+    @staticmethod
+    def _read(graph: Graph, run: Run) -> dict[str, str | None]:
+        return {file.path: file.hash for file in run.inputs if graph.producers(file.path)}
+
+    def _effect(self, name: str) -> Effect:
+        if not self.outputs_differ(name):
+            return Effect.IDENTICAL
+        return Effect.MIXED if self.upstream_differs(name) else Effect.CHANGED
+
+    def _own(self, old: Run, new: Run) -> Iterator[Entry]:
+        if old.command != new.command:
+            yield _entry(new, Change.COMMAND, "cmd", " && ".join(old.command), " && ".join(new.command))
+        elif new.kind is Kind.STAGE and new.name in self._declared:
+            before, after = self._declared[new.name]
+            yield _entry(new, Change.COMMAND, "cmd", before, after, Effect.NOT_RUN)
+        yield from self._parameters(old, new)
+        if new.kind is Kind.STAGE:
+            yield from self._files(old, new)
+            yield from self._manifest_environment(old, new)
+        else:
+            yield from self._data(old, new)
+
+    @cached_property
+    def _declared(self) -> dict[str, tuple[str, str]]:
+        """Run -> the commands that dvc.yaml says on the two sides, where they differ; the records may know neither."""
+        files = [
+            {f: side.state.read(f) for f in side.state.dvc_files() if f.endswith("dvc.yaml")} for side in self.sides
+        ]
+        if files[0] == files[1]:
+            return {}
+        try:
+            old, new = (declared_stages(side.state) for side in self.sides)
+        except DvcException:
+            return {}
+        both = {n: (_command(old[n]), _command(new[n])) for n in self.common if n in old and n in new}
+        return {name: commands for name, commands in both.items() if commands[0] != commands[1]}
+
+    def _parameters(self, old: Run, new: Run) -> Iterator[Entry]:
+        for file in [*old.parameters, *(f for f in new.parameters if f not in old.parameters)]:
+            then, now = old.parameters.get(file, {}), new.parameters.get(file, {})
+            recorded = {key: (a, b) for key, a, b in differing(dict(then), dict(now))}
+            for key, (a, b) in recorded.items():
+                yield _entry(new, parameter_kind(key), f"{file}: {key}", a, b)
+            for key in {**then, **now}:
+                then_now = [value_at(side.parameters(file), key) for side in self.sides]
+                for inner, a, b in differing(then_now[0], then_now[1], key):
+                    if inner not in recorded:
+                        yield _entry(new, parameter_kind(inner), f"{file}: {inner}", a, b, Effect.NOT_RUN)
+
+    def _files(self, old: Run, new: Run) -> Iterator[Entry]:
+        """Code and tracked data: what the runs read, and what lies there now."""
+        then = {file.path: file for file in self.before.graph.own_inputs(old)}
+        now = {file.path: file for file in self.after.graph.own_inputs(new)}
+        for path in [*then, *(p for p in now if p not in then)]:
+            a, b = then.get(path), now.get(path)
+            hashes = (a.hash if a else None, b.hash if b else None)
+            if hashes[0] != hashes[1]:
+                yield from self._file(new, path, hashes, Effect.NONE)
+            elif a is not None:
+                current = (self.before.current_hash(a), self.after.current_hash(a))
+                if current[0] != current[1]:
+                    yield from self._file(new, path, current, Effect.NOT_RUN)
+
+    def _file(self, run: Run, path: str, hashes: tuple[Any, Any], effect: Effect) -> Iterator[Entry]:
+        folders = (self.before.files_in(path), self.after.files_in(path))
+        if not any(folders):
+            data = [self._bytes(side, path, h) for side, h in zip(self.sides, hashes, strict=True)]
+            kind, detail = file_kind(path, *data)
+            yield Entry(
+                run=run.name, kind=kind, what=path, before=hashes[0], after=hashes[1], effect=effect, detail=detail
+            )
+            return
+        for inner in sorted({*folders[0], *folders[1]}):
+            inside = (folders[0].get(inner), folders[1].get(inner))
+            if inside[0] != inside[1]:
+                yield from self._file(run, f"{path}/{inner}", inside, effect)
+
+    @staticmethod
+    def _bytes(side: Case, path: str, digest: str | None) -> bytes | None:
+        """A file's bytes, if they are the ones that were recorded."""
+        data = side.state.read(path)
+        return data if data is not None and bytes_hash(data) == digest else None
+
+    def _data(self, old: Run, new: Run) -> Iterator[Entry]:
+        """What a person added or imported: its outputs are its own."""
+        if (old.origin or new.origin) and old.origin != new.origin:
+            for key, a, b in differing(dict(old.origin), dict(new.origin)):
+                yield _entry(new, Change.SOURCE, f"{new.file}: {key}", a, b)
+            return
+        then = {file.path: file for file in old.outputs}
+        for file in new.outputs:
+            before = then.get(file.path)
+            if before is not None and before.hash != file.hash:
+                yield from self._data_file(new, before, file)
+
+    def _data_file(self, run: Run, old: File, new: File) -> Iterator[Entry]:
+        if old.is_folder and new.is_folder:
+            a, b = self.before.contents.listing(old) or {}, self.after.contents.listing(new) or {}
+            changed = [p for p in sorted({*a, *b}) if a.get(p) != b.get(p)]
+            for p in changed:
+                inner = [File(f"{new.path}/{p}", side.get(p)) for side in (a, b)]
+                yield from self._data_file(run, *inner)
+            if changed:
+                return
+        data = [side.contents.read(f) for side, f in ((self.before, old), (self.after, new))]
+        kind, detail = file_kind(new.path if not new.is_folder else "x.bin", *data)
+        kind = Change.ROWS if kind is Change.CODE else kind
+        yield Entry(run=run.name, kind=kind, what=new.path, before=old.hash, after=new.hash, detail=detail)
+
+    def _manifest_environment(self, old: Run, new: Run) -> Iterator[Entry]:
+        a, b = self.before.manifest(old), self.after.manifest(new)
+        if a is None or b is None:
+            return
+        then, now = ({**m.environment.locks, **m.environment.versions, "python": m.environment.python} for m in (a, b))
+        for what, before, after in differing(then, now):
+            yield _entry(new, Change.ENVIRONMENT, what, before, after)
+
+    def _environment(self) -> Iterator[Entry]:
+        """Environment locks in git that differ, for runs that keep no manifest of it."""
+        locks = [environment_files(side.state) for side in self.sides]
+        for path in sorted({*locks[0], *locks[1]}):
+            data = [side.state.committed(path) for side in self.sides]
+            for package, (before, after) in package_changes(*data).items():
+                what = f"{path}: {package}"
+                yield Entry(run=None, kind=Change.ENVIRONMENT, what=what, before=before, after=after)
+
+    def _blames_environment(self, name: str) -> bool:
+        return (
+            self.outputs_differ(name)
+            and not self.upstream_differs(name)
+            and not any(e.effect is not Effect.NOT_RUN for e in self.own[name])
+            and name not in self.suspected
+        )
+
+    def _unexplained(self, name: str, environment: Sequence[Entry]) -> Iterator[Entry]:
+        if name in self.suspected:
+            return
+        if environment:
+            yield from (e.model_copy(update={"run": name, "effect": Effect.CHANGED}) for e in environment)
+            return
+        old, new = ({f.path: f.hash for f in run.outputs if not is_manifest(f.path)} for run in self._run(name))
+        for path, a, b in differing(old, new):
+            yield _entry(self.after.graph.runs[name], Change.UNEXPLAINED, path, a, b)
+
+    def _numbers(self, old: File, new: File) -> tuple[tuple[str, Any, Any], ...]:
+        if old.is_folder or not new.path.endswith(METRICS):
+            return ()
+        values = [side.contents.value(f) for side, f in ((self.before, old), (self.after, new))]
+        if not all(isinstance(value, dict) for value in values):
+            return ()
+        return tuple((key, _value(a), _value(b)) for key, a, b in differing(*values))
+
+
+def _entry(run: Run, kind: Change, what: str, before: Any, after: Any, effect: Effect = Effect.NONE) -> Entry:
+    return Entry(run=run.name, kind=kind, what=what, before=_value(before), after=_value(after), effect=effect)
+
+
+def _command(stage: Any) -> str:
+    return " && ".join(stage.cmd) if isinstance(stage.cmd, list) else str(stage.cmd)
+
+
+def _value(value: Any) -> Any:
+    return None if value is ABSENT else value

@@ -1,0 +1,149 @@
+"""How two revisions differ, and through which run each difference entered.
+
+A run's own inputs are its command, parameters, code, tracked data and environment; what it reads from other runs is
+not its own. So each difference is named where it enters, and what follows from it is only carried.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lineage.changes import Entry
+from lineage.checks.case import Case
+from lineage.checks.locks import check_links
+from lineage.checks.manifests import check_manifests
+from lineage.checks.outputs import Hashes, check_outputs
+from lineage.comparison import Comparison, Result
+from lineage.contents import Contents
+from lineage.errors import AuditError
+from lineage.graph import Graph
+from lineage.hashing import Progress
+from lineage.model import Commit, Fault, Finding, Frozen, Gap
+from lineage.repository import Repository
+from lineage.states import open_state
+from lineage.targets import Target, find_target
+
+TAMPERING = frozenset({Fault.OUTPUT, Fault.METRIC, Fault.CACHE, Fault.FORGED, Fault.LOCK, Fault.MANIFEST})
+"""What is a difference between two sides by itself; what is merely out of date shows as what is out of date."""
+
+
+class Side(Frozen):
+    """One of the two."""
+
+    name: str
+    commit: Commit | None
+    value: Any = None
+    """Of a target that is a number: what it is here."""
+
+
+class Difference(Frozen):
+    """How two sides differ."""
+
+    a: Side
+    b: Side
+    target: str | None
+    entries: tuple[Entry, ...]
+    """What entered where: nearest to the sources first."""
+    carried: tuple[str, ...]
+    """Runs whose outputs differ only because what they read does."""
+    results: tuple[Result, ...]
+    """Outputs that differ and that no other run reads."""
+    common: tuple[Finding, ...]
+    """What is wrong on both sides, and so no difference."""
+    gaps: tuple[Gap, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the two sides agree in everything."""
+        return not self.entries and not self.carried and not self.results
+
+
+def diff(
+    repository: Repository,
+    a: str | None,
+    b: str | None,
+    target: str | None = None,
+    hash_bytes: bool = True,
+    progress: Progress | None = None,
+) -> Difference:
+    """Compare two sides.
+
+    Args:
+        a, b: commits, branches, tags, experiments (also queued ones); None for the workspace.
+        target: what to look upstream of; None for everything.
+        hash_bytes: whether outputs are hashed anew, so that tampering shows. Without, the locks are believed.
+        progress: is told how many bytes were hashed.
+
+    Raises:
+        AuditError: a revision isn't there, or the target is in neither.
+    """
+    graphs = [Graph(open_state(repository, name)) for name in (a, b)]
+    targets = _targets(target, graphs) if target else [None, None]
+    cases = [
+        Case(graph, tuple(graph.upstream(found.runs) if found else (() if target else graph.upstream(graph.runs))))
+        for graph, found in zip(graphs, targets, strict=True)
+    ]
+    before, after = cases
+    findings = [_findings(case, Hashes(progress) if hash_bytes else None) for case in cases]
+    comparison = Comparison(before, after, {f.run or "" for side in findings for f in side if f.proves_wrong})
+    entries = [*comparison.entries(), *_tampering(*findings)]
+    sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]
+    return Difference(
+        a=sides[0],
+        b=sides[1],
+        target=target,
+        entries=tuple(entries),
+        carried=tuple(comparison.carried()),
+        results=tuple(comparison.results()),
+        common=tuple(f for f in findings[0] if f in findings[1] and f.fault in TAMPERING),
+        gaps=tuple(_gaps(cases, findings)),
+    )
+
+
+def _targets(target: str, graphs: Sequence[Graph]) -> list[Target | None]:
+    found: list[Target | None] = []
+    problem: AuditError | None = None
+    for graph in graphs:
+        try:
+            found.append(find_target(target, graph, Contents(graph.state)))
+        except AuditError as error:
+            found.append(None)
+            problem = error
+    if not any(found) and problem is not None:
+        raise problem
+    return found
+
+
+def _side(repository: Repository, case: Case, target: Target | None) -> Side:
+    commit = case.state.commit
+    return Side(
+        name=case.state.name,
+        commit=repository.commit(commit) if commit else None,
+        value=target.value if target else None,
+    )
+
+
+def _findings(case: Case, hashes: Hashes | None) -> list[Finding]:
+    found = [*check_links(case), *check_manifests(case)]
+    return [*check_outputs(case, hashes), *found] if hashes is not None else found
+
+
+def _tampering(before: Sequence[Finding], after: Sequence[Finding]) -> Iterator[Entry]:
+    for finding in before:
+        if finding.fault in TAMPERING and finding not in after:
+            yield _tampered(finding, finding.what, None)
+    for finding in after:
+        if finding.fault in TAMPERING and finding not in before:
+            yield _tampered(finding, None, finding.what)
+
+
+def _tampered(finding: Finding, before: str | None, after: str | None) -> Entry:
+    return Entry(run=finding.run, kind=finding.fault, what=finding.path, before=before, after=after)
+
+
+def _gaps(cases: Sequence[Case], findings: Sequence[Sequence[Finding]]) -> Iterator[Gap]:
+    for case, found in zip(cases, findings, strict=True):
+        for gap in case.graph.gaps:
+            yield Gap(where=f"{case.state.name}: {gap.where}", what=gap.what)
+        for finding in found:
+            if not finding.proves_wrong:
+                yield Gap(where=f"{case.state.name}: {finding.path}", what=f"{finding.fault}: {finding.what}")
