@@ -5,14 +5,13 @@ Exit codes: 0, 1 where something is found wrong, 2 for a mistake of the user, 3 
 
 import logging
 import sys
-from enum import IntEnum
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from lineage.commands.common import Exit
+from lineage.commands.diff import diff_command
+from lineage.commands.verify import verify_command
 from lineage.errors import AuditError
-from lineage.repository import Repository
 
 app = typer.Typer(
     help="Where a number came from, how two experiments differ, and whether the bytes are what the lock says.",
@@ -20,28 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Exit(IntEnum):
-    """Exit codes."""
-
-    WRONG = 1
-    MISTAKE = 2
-    PARTIAL = 3
-
-
-Target = Annotated[
-    str, typer.Argument(help="An artifact, a number (PATH:KEY), a stage, or a hash.", show_default=False)
-]
-Revision = Annotated[
-    str | None,
-    typer.Option("--rev", help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
-]
-
-
-def here() -> Repository:
-    """The repository of the current folder."""
-    return Repository(Path.cwd())
+app.command("diff")(diff_command)
+app.command("verify")(verify_command)
 
 
 def main() -> None:

@@ -78,10 +78,9 @@ class Comparison:
                 yield name
 
     def results(self) -> Iterator[Result]:
-        """Outputs that differ and that no other run reads."""
-        read = {
-            link.output.path for n in self.before.names for link in self.before.graph.links(self.before.graph.runs[n])
-        }
+        """Outputs that differ and that no other run reads, or that git keeps."""
+        graph = self.before.graph
+        read = {link.output.path for name in self.before.names for link in graph.links(graph.runs[name])}
         for name in self.common:
             old, new = self._run(name)
             hashes = {f.path: f for f in old.outputs}
@@ -89,9 +88,14 @@ class Comparison:
                 before = hashes.get(file.path)
                 if before is None or before.hash == file.hash or is_manifest(file.path):
                     continue
-                numbers = self._numbers(before, file)
-                if numbers or file.path not in read:
-                    yield Result(run=name, path=file.path, before=before.hash, after=file.hash, numbers=numbers)
+                if file.path not in read or any(side.state.blob(file.path) for side in self.sides):
+                    yield Result(
+                        run=name,
+                        path=file.path,
+                        before=before.hash,
+                        after=file.hash,
+                        numbers=self._numbers(before, file),
+                    )
 
     def outputs_differ(self, name: str) -> bool:
         """Whether a run made other bytes; its manifest, which records its code, doesn't count."""

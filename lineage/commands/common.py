@@ -1,0 +1,51 @@
+"""What the commands share: arguments, exit codes, progress, how a finding is printed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from lineage.hashing import Progress as Told
+from lineage.repository import Repository
+
+out = Console(highlight=False, soft_wrap=True)
+"""Answers."""
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress and errors."""
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    WRONG = 1
+    MISTAKE = 2
+    PARTIAL = 3
+
+
+Target = Annotated[
+    str, typer.Argument(help="An artifact, a number (PATH:KEY), a stage, or a hash.", show_default=False)
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--rev", help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+
+
+def here() -> Repository:
+    """The repository of the current folder."""
+    return Repository(Path.cwd())
+
+
+@contextmanager
+def hashing() -> Iterator[Told]:
+    """Shows how many bytes were hashed while it goes on; nothing where no person watches."""
+    columns = (TextColumn("hashing"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda amount: progress.advance(task, amount)

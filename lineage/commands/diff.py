@@ -1,0 +1,119 @@
+"""`diff`: how two revisions differ, and where each difference entered."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lineage.changes import Change, Effect, Entry
+from lineage.commands.common import AsJson, Exit, hashing, here, out
+from lineage.comparison import Result
+from lineage.diff import Difference, Side, diff
+from lineage.values import shown
+
+SHOWN = 12
+"""Numbers of a metrics file that are printed."""
+
+
+def diff_command(
+    a: Annotated[str, typer.Argument(help="A commit, branch, tag, experiment, or `workspace`.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another; without it, the workspace.")] = "workspace",
+    target: Annotated[
+        str | None, typer.Argument(help="Only what is upstream of this artifact, number or stage.", show_default=False)
+    ] = None,
+    hash_bytes: Annotated[
+        bool, typer.Option("--hash/--no-hash", help="Hash the outputs anew, or believe dvc.lock.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two revisions, and through which stage each difference entered.
+
+    Exit code 1: something was tampered with. 3: not all could be read.
+    """
+    with hashing() as progress:
+        found = diff(here(), a, b, target, hash_bytes, progress)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _print(found, hash_bytes)
+    if found.common or any(not isinstance(entry.kind, Change) for entry in found.entries):
+        raise typer.Exit(Exit.WRONG)
+    if found.gaps:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _print(found: Difference, hashed: bool) -> None:
+    out.print(f"[bold]a[/] {_side(found.a)}\n[bold]b[/] {_side(found.b)}")
+    if found.a.value is not None or found.b.value is not None:
+        out.print(f"{escape(found.target or '')}: {escape(shown(found.a.value))} -> {escape(shown(found.b.value))}")
+    if found.is_empty:
+        out.print("[green]nothing differs")
+    for title, entries in _groups(found.entries):
+        out.print(f"\n[bold]{title}")
+        out.print(_entries(entries))
+    if found.carried:
+        out.print(f"\n[bold]Differ only because of these[/]: {escape(', '.join(found.carried))}")
+    for result in found.results:
+        out.print(_result(result))
+    for finding in found.common:
+        out.print(f"[red]on both sides: {escape(f'{finding.fault}: {finding.path}: {finding.what}')}")
+    for gap in found.gaps:
+        out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")
+    if not hashed:
+        out.print("[dim]outputs were not hashed: dvc.lock was believed")
+
+
+def _side(side: Side) -> str:
+    commit = f" {side.commit.id[:10]}, {side.commit.author}, {side.commit.time}" if side.commit else ""
+    return escape(f"{side.name}{commit}")
+
+
+def _groups(entries: tuple[Entry, ...]) -> Iterator[tuple[str, list[Entry]]]:
+    titles = {
+        "entered": "Entered here",
+        "nothing": "Differs in the files, and changed no output",
+        "waiting": "In the files, and not run since",
+        "wrong": "Tampering, or runs that don't repeat",
+    }
+
+    def title(entry: Entry) -> str:
+        if not isinstance(entry.kind, Change) or entry.kind is Change.UNEXPLAINED:
+            return "wrong"
+        return {Effect.IDENTICAL: "nothing", Effect.NOT_RUN: "waiting"}.get(entry.effect, "entered")
+
+    order = [*titles]
+    for key, group in groupby(sorted(entries, key=lambda e: order.index(title(e))), title):
+        yield titles[key], [*group]
+
+
+def _entries(entries: list[Entry]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("run", "kind", "what", "a", "b", "effect"):
+        table.add_column(column, overflow="fold")
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        effect = ": ".join(word for word in (entry.effect, entry.detail) if word)
+        cells = (entry.kind.value, entry.what, _short(entry.before), _short(entry.after), effect)
+        rows.setdefault(cells, []).append(entry.run or "(no run)")
+    for cells, runs in rows.items():
+        table.add_row(escape(", ".join(runs)), *(escape(cell) for cell in cells))
+    return table
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else shown(value)
+
+
+def _result(result: Result) -> str:
+    head = f"\n[bold]{escape(result.path)}[/] ({escape(result.run)}): "
+    if not result.numbers:
+        return head + f"{(result.before or '')[:10]} -> {(result.after or '')[:10]}"
+    lines = [f"  {key}: {shown(a)} -> {shown(b)}" for key, a, b in result.numbers[:SHOWN]]
+    more = len(result.numbers) - SHOWN
+    lines += [f"  and {more} more (--json has them)"] if more > 0 else []
+    return head + f"{len(result.numbers)} values differ\n" + escape("\n".join(lines))

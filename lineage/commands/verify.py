@@ -1,0 +1,69 @@
+"""`verify`: is the record true?"""
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lineage.commands.common import AsJson, Exit, hashing, here, out
+from lineage.model import Finding
+from lineage.verify import Verification, verify
+
+
+def verify_command(
+    revision: Annotated[
+        str | None,
+        typer.Argument(help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Check only what is upstream of this artifact or stage.", show_default=False)
+    ] = None,
+    remote: Annotated[
+        str | None,
+        typer.Option(help="Also read every object of this DVC remote ('' is the default one).", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash every file anew, and hold lock, commit, parameters, manifests and reports against each other.
+
+    Exit code 1: something is wrong. 3: nothing is, but not all could be checked.
+    """
+    with hashing() as progress:
+        found = verify(here(), revision, target, remote, progress)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _print(found)
+    if not found.holds:
+        raise typer.Exit(Exit.WRONG)
+    if not found.complete:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _print(found: Verification) -> None:
+    name = f"{found.revision} ({found.commit.id[:10]})" if found.commit else found.revision
+    wrong = [finding for finding in found.findings if finding.proves_wrong]
+    partial = [finding for finding in found.findings if not finding.proves_wrong]
+    if wrong:
+        out.print(f"[red]{escape(name)}: {len(wrong)} things are wrong")
+        out.print(_table(wrong))
+    if partial:
+        out.print("[yellow]Not all could be checked:")
+        out.print(_table(partial))
+    size = f"{found.bytes / 1e6:,.1f} MB"
+    if not wrong:
+        verdict = "[green]all that could be checked holds" if partial else "[green]holds"
+        out.print(f"{escape(name)}: {verdict}")
+    counted = ", ".join(f"{count} {fault}" for fault, count in Counter(f.fault.value for f in found.findings).items())
+    out.print(f"[dim]{found.runs} runs, {size} hashed{': ' + counted if counted else ''}")
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
+    for column in ("fault", "run", "file", "what"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(*(escape(str(x or "")) for x in (finding.fault.value, finding.run, finding.path, finding.what)))
+    return table
