@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from dvc.exceptions import DvcException
-
 from lineage.changes import Change, Effect, Entry, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
-from lineage.checks.declarations import declared_stages
+from lineage.declared import declared_stages
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
+from lineage.lockfile import Unreadable
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files
@@ -142,10 +141,10 @@ class Comparison:
             return {}
         try:
             old, new = (declared_stages(side.state) for side in self.sides)
-        except DvcException:
+        except Unreadable:
             return {}
-        both = {n: (_command(old[n]), _command(new[n])) for n in self.common if n in old and n in new}
-        return {name: commands for name, commands in both.items() if commands[0] != commands[1]}
+        pairs = {n: (old[n].command, new[n].command) for n in self.common if n in old and n in new}
+        return {n: (" && ".join(a), " && ".join(b)) for n, (a, b) in pairs.items() if a != b}
 
     def _parameters(self, old: Run, new: Run) -> Iterator[Entry]:
         for file in [*old.parameters, *(f for f in new.parameters if f not in old.parameters)]:
@@ -265,10 +264,6 @@ class Comparison:
 
 def _entry(run: Run, kind: Change, what: str, before: Any, after: Any, effect: Effect = Effect.NONE) -> Entry:
     return Entry(run=run.name, kind=kind, what=what, before=_value(before), after=_value(after), effect=effect)
-
-
-def _command(stage: Any) -> str:
-    return " && ".join(stage.cmd) if isinstance(stage.cmd, list) else str(stage.cmd)
 
 
 def _value(value: Any) -> Any:

@@ -98,8 +98,8 @@ def _entries(entries: list[Entry]) -> Table:
         effect = ": ".join(word for word in (entry.effect, entry.detail) if word)
         cells = (entry.kind.value, entry.what, _short(entry.before), _short(entry.after), effect)
         rows.setdefault(cells, []).append(entry.run or "(no run)")
-    for cells, runs in rows.items():
-        table.add_row(escape(", ".join(runs)), *(escape(cell) for cell in cells))
+    for row, runs in rows.items():
+        table.add_row(escape(", ".join(runs)), *(escape(cell) for cell in row))
     return table
 
 

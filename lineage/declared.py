@@ -1,0 +1,64 @@
+"""What dvc.yaml says, templates filled in by DVC's own resolver. dvc.lock isn't read here."""
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from dvc.exceptions import DvcException
+from dvc.parsing import DataResolver
+from dvc.repo import Repo
+
+from lineage.lockfile import Unreadable
+from lineage.states import State
+from lineage.yaml12 import Loader
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A stage of a dvc.yaml."""
+
+    name: str
+    """DVC's address, such as `arm@sm-1` or `sub/dvc.yaml:train`."""
+    command: tuple[str, ...]
+    folder: str
+    """Its working folder as written, relative to the dvc.yaml's."""
+    frozen: bool
+
+
+def declared_stages(state: State) -> dict[str, Declared]:
+    """DVC's address -> what the dvc.yaml files of a state say.
+
+    Raises:
+        Unreadable: a dvc.yaml, or a file of variables, can't be read; its text says which.
+    """
+    files = [path for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml"]
+    repo = _repo(state) if files else None
+    return {stage.name: stage for path in files for stage in _file(state, repo, path)}
+
+
+def _repo(state: State) -> Repo:
+    repository = state.repository
+    return repository.dvc if state.is_workspace else Repo(repository.project, rev=state.commit)
+
+
+def _file(state: State, repo: Repo, path: str) -> list[Declared]:
+    own = posixpath.dirname(path)
+    try:
+        parsed = yaml.load(state.read(path) or b"", Loader=Loader) or {}
+        resolver = DataResolver(repo, repo.fs.join(repo.root_dir, own) if own else repo.root_dir, parsed)
+        stages = resolver.resolve()["stages"]
+    except (DvcException, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None
+    return [_declared(name, stage, own) for name, stage in stages.items()]
+
+
+def _declared(name: str, stage: Mapping[str, Any], own: str) -> Declared:
+    command = stage["cmd"]
+    return Declared(
+        name=f"{own}/dvc.yaml:{name}" if own else name,
+        command=tuple(command) if isinstance(command, list) else (str(command),),
+        folder=stage.get("wdir") or ".",
+        frozen=bool(stage.get("frozen")),
+    )
