@@ -55,6 +55,11 @@ class Effect(StrEnum):
     """It is in the files, and the record was made without it."""
     NONE = ""
 
+    @property
+    def counts(self) -> bool:
+        """Whether the outputs may differ because of it."""
+        return self not in (Effect.IDENTICAL, Effect.NOT_RUN)
+
 
 class Entry(Frozen):
     """One difference, at the run through which it entered."""

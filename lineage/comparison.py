@@ -38,11 +38,13 @@ class Comparison:
 
     Args:
         suspected: runs of which something is wrong by itself, so that it isn't unexplained.
+        recorded_only: whether to leave out what lies in the files and was not run since.
     """
 
-    def __init__(self, before: Case, after: Case, suspected: set[str]) -> None:
+    def __init__(self, before: Case, after: Case, suspected: set[str], recorded_only: bool = False) -> None:
         self.before, self.after, self.suspected = before, after, suspected
         self.sides = (before, after)
+        self._recorded_only = recorded_only
         self.own: dict[str, list[Entry]] = {}
         names = [*before.names, *(n for n in after.names if n not in set(before.names))]
         self.common = [n for n in names if n in before.names and n in after.names]
@@ -119,9 +121,11 @@ class Comparison:
         return Effect.MIXED if self.upstream_differs(name) else Effect.CHANGED
 
     def _own(self, old: Run, new: Run) -> Iterator[Entry]:
+        if self._recorded_only and old == new:
+            return
         if old.command != new.command:
             yield _entry(new, Change.COMMAND, "cmd", " && ".join(old.command), " && ".join(new.command))
-        elif new.kind is Kind.STAGE and new.name in self._declared:
+        elif not self._recorded_only and new.name in self._declared:
             before, after = self._declared[new.name]
             yield _entry(new, Change.COMMAND, "cmd", before, after, Effect.NOT_RUN)
         yield from self._parameters(old, new)
@@ -152,7 +156,7 @@ class Comparison:
             recorded = {key: (a, b) for key, a, b in differing(dict(then), dict(now))}
             for key, (a, b) in recorded.items():
                 yield _entry(new, parameter_kind(key), f"{file}: {key}", a, b)
-            for key in {**then, **now}:
+            for key in {} if self._recorded_only else {**then, **now}:
                 then_now = [value_at(side.parameters(file), key) for side in self.sides]
                 for inner, a, b in differing(then_now[0], then_now[1], key):
                     if inner not in recorded:
@@ -167,7 +171,7 @@ class Comparison:
             hashes = (a.hash if a else None, b.hash if b else None)
             if hashes[0] != hashes[1]:
                 yield from self._file(new, path, hashes, Effect.NONE)
-            elif a is not None:
+            elif a is not None and not self._recorded_only:
                 current = (self.before.current_hash(a), self.after.current_hash(a))
                 if current[0] != current[1]:
                     yield from self._file(new, path, current, Effect.NOT_RUN)

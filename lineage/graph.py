@@ -13,6 +13,9 @@ from lineage.model import File, Gap, Kind, Run
 from lineage.states import State
 from lineage.yaml12 import Loader
 
+_runs: dict[tuple[str, str, str, int], tuple[Any, Run]] = {}
+"""Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -27,6 +30,31 @@ class Link:
     def whole(self) -> bool:
         """Whether input and output are the same path."""
         return self.input.path == self.output.path
+
+
+class _Layout:
+    """Where outputs lie; most revisions have the same."""
+
+    def __init__(self, outputs: frozenset[str]) -> None:
+        self._outputs = outputs
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def outputs_at(self, path: str) -> tuple[str, ...]:
+        """The outputs that a path is, lies in, or contains."""
+        if path not in self._known:
+            self._known[path] = self._search(path)
+        return self._known[path]
+
+    def _search(self, path: str) -> tuple[str, ...]:
+        parent = path
+        while parent:
+            if parent in self._outputs:
+                return (parent,)
+            parent = posixpath.dirname(parent) if parent != "/" else ""
+        return tuple(sorted(output for output in self._outputs if output.startswith(path + "/")))
+
+
+_layouts: dict[frozenset[str], _Layout] = {}
 
 
 class Graph:
@@ -62,7 +90,10 @@ class Graph:
         folders = self._folders(posixpath.join(own, "dvc.yaml"))
         for name, entry in lock_stages(data).items():
             folder = resolve(folders.get(name.split("@")[0], "."), own)
-            yield lock_run(name, entry, path, folder)
+            known = (name, path, folder, id(entry))
+            if known not in _runs:
+                _runs[known] = entry, lock_run(name, entry, path, folder)
+            yield _runs[known][1]
 
     def _folders(self, path: str) -> dict[str, str]:
         """Stage -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
@@ -84,27 +115,14 @@ class Graph:
         """Path -> the run and the output that it is."""
         return {file.path: (run, file) for run in self.runs.values() for file in run.outputs}
 
-    @cached_property
-    def _inside(self) -> dict[str, list[str]]:
-        """Folder -> the outputs somewhere below it."""
-        below: dict[str, list[str]] = {}
-        for path in self.made:
-            parent = posixpath.dirname(path)
-            while parent:
-                below.setdefault(parent, []).append(path)
-                parent = posixpath.dirname(parent)
-        return below
-
     def producers(self, path: str) -> list[tuple[Run, File]]:
         """The outputs that a path is, lies in, or contains."""
-        if path in self.made:
-            return [self.made[path]]
-        parent = posixpath.dirname(path)
-        while parent:
-            if parent in self.made:
-                return [self.made[parent]]
-            parent = posixpath.dirname(parent)
-        return [self.made[inner] for inner in sorted(self._inside.get(path, []))]
+        return [self.made[output] for output in self._layout.outputs_at(path)]
+
+    @cached_property
+    def _layout(self) -> "_Layout":
+        outputs = frozenset(self.made)
+        return _layouts.setdefault(outputs, _Layout(outputs))
 
     def links(self, run: Run) -> list[Link]:
         """What a run reads that other runs make."""

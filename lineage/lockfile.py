@@ -17,7 +17,7 @@ from lineage.model import File, Kind, Run
 from lineage.yaml12 import Loader
 
 STAGE = re.compile(rb"^  (?=\S)", re.MULTILINE)
-CONFLICT = re.compile(rb"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+CONFLICTS = (b"<<<<<<< ", b">>>>>>> ")
 HEADS = (b"schema: '2.0'", b'schema: "2.0"')
 HASHES = ("md5", "etag", "checksum", "sha256")
 
@@ -32,7 +32,7 @@ def lock_stages(data: bytes) -> dict[str, Any]:
     Raises:
         Unreadable: conflict markers, no YAML, or no lock of schema 2.
     """
-    if CONFLICT.search(data):
+    if has_conflicts(data):
         raise Unreadable("it has conflict markers of a merge")
     texts = stage_texts(data)
     if texts is None:
@@ -51,13 +51,18 @@ _known: dict[bytes, Any] = {}
 """A stage's text -> its entry, parsed."""
 
 
+def has_conflicts(data: bytes) -> bool:
+    """Whether a merge has left its markers."""
+    return any(data.startswith(mark) or b"\n" + mark in data for mark in CONFLICTS)
+
+
 def stage_texts(data: bytes) -> dict[str, bytes] | None:
     """Stage name -> its text in a dvc.lock that is laid out as DVC writes it; None in any other.
 
     The same text is the same record, whatever stands before and after it.
     """
     head, found, body = data.partition(b"\nstages:\n")
-    if not found or head.strip() not in HEADS or re.search(rb"^\S", body, re.MULTILINE):
+    if not found or head.strip() not in HEADS or b"\ndatasets:" in body:
         return None
     starts = [match.start() for match in STAGE.finditer(body)]
     pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
@@ -126,7 +131,7 @@ def data_run(data: bytes, path: str) -> Run:
     Raises:
         Unreadable: it isn't one.
     """
-    if CONFLICT.search(data):
+    if has_conflicts(data):
         raise Unreadable("it has conflict markers of a merge")
     parsed = _parse(data)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("outs"), list):

@@ -134,6 +134,12 @@ class Repository:
             above = self.git.get(parents[0]) if parents else None
             current = above if isinstance(above, pygit2.Commit) else None
 
+    def parents(self, commit: str) -> list[str]:
+        """The commits that a commit was made on."""
+        found = self.git[commit]
+        assert isinstance(found, pygit2.Commit)
+        return [str(parent) for parent in found.parent_ids]
+
     def blob(self, commit: str, path: str) -> str | None:
         """The id of a file's blob in a commit."""
         try:
