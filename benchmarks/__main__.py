@@ -25,6 +25,7 @@ MODULES = {
     "stages": "how long each stage took when it last ran",
     "training": "a soft-masked training step against a binary one",
     "flows": "what Prefect adds to dvc repro, and what two workers save",
+    "lineage": "trace, diff, verify and history of many experiments, and of 10 GB",
     "decoding": "mixing, decoding steps and caches at Dream's shapes",
 }
 """Modules of this package with a function `measure`, and what they measure."""

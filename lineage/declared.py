@@ -40,7 +40,10 @@ def declared_stages(state: State) -> dict[str, Declared]:
 
 def _repo(state: State) -> Repo:
     repository = state.repository
-    return repository.dvc if state.is_workspace else Repo(repository.project, rev=state.commit)
+    try:
+        return repository.dvc if state.is_workspace else Repo(repository.project, rev=state.commit)
+    except DvcException as error:  # a commit from before `dvc init`
+        raise Unreadable(f"DVC can't open {state.name}: {error}") from None
 
 
 def _file(state: State, repo: Repo, path: str) -> list[Declared]:

@@ -83,7 +83,8 @@ def diff(
         for graph, found in zip(graphs, targets, strict=True)
     ]
     before, after = cases
-    findings = [_findings(case, Hashes(progress) if hash_bytes else None) for case in cases]
+    hashes = Hashes(progress) if hash_bytes else None  # one for both: they share most files
+    findings = [_findings(case, hashes) for case in cases]
     comparison = Comparison(before, after, {f.run or "" for side in findings for f in side if f.proves_wrong})
     entries = [*comparison.entries(), *_tampering(*findings)]
     sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]

@@ -7,7 +7,6 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import yaml
@@ -38,13 +37,19 @@ def lock_stages(data: bytes) -> dict[str, Any]:
     if texts is None:
         return _whole_lock(data)
     stages: dict[str, Any] = {}
-    for text in texts.values():
-        parsed = _known.get(text)
-        if parsed is None:
-            digest = hashlib.sha256(text).hexdigest()
-            parsed = _known[text] = remembered("stage", digest, partial(_parsed_stages, text))
-        stages.update(parsed)
+    try:
+        for text in texts.values():
+            stages.update(_parsed_stage(text))
+    except Unreadable:  # YAML's anchors reach from one stage into another
+        return _whole_lock(data)
     return stages
+
+
+def _parsed_stage(text: bytes) -> Any:
+    if text not in _known:
+        digest = hashlib.sha256(text).hexdigest()
+        _known[text] = remembered("stage", digest, lambda: _checked_stages(_parse(text)))
+    return _known[text]
 
 
 _known: dict[bytes, Any] = {}
@@ -82,10 +87,6 @@ def _parse(data: bytes) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise Unreadable(f"it is no YAML{f' (line {mark.line + 1})' if mark else ''}") from None
-
-
-def _parsed_stages(text: bytes) -> dict[str, Any]:
-    return _checked_stages(_parse(text))
 
 
 def _checked_stages(stages: Any) -> dict[str, Any]:
