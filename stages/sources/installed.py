@@ -1,5 +1,7 @@
 """Files of a pinned installed package. Knows nothing of what is in them."""
 
+from collections.abc import Mapping
+from hashlib import sha256
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def installed(package: str, version: str, where: str) -> Distribution:
             f"{package} {found.version} is installed", where=where, expected=f"version {version}", todo=todo
         )
     return found
+
+
+def digest_of(files: Mapping[str, Path]) -> str:
+    """SHA-256 over names and bytes of files, in the order of their names."""
+    digest = sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\n{sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def files_of(package: Distribution, where: str) -> dict[str, Path]:

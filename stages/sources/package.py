@@ -21,14 +21,7 @@ def package_documents(params: PackageSourcesParams) -> Iterator[Document]:
     Raises:
         InputError: package missing or of another version, no file matches or fits, a file isn't UTF-8.
     """
-    package = installed(params.package, params.version, f"{WHERE}.version")
-    paths = {name: path for name, path in files_of(package, WHERE).items() if _selected(name, params)}
-    if not paths:
-        raise InputError(
-            f"no file of {params.package} matches {list(params.include)} and none of {list(params.exclude)}",
-            where=f"{WHERE}.include",
-            expected="patterns of paths such as 'sympy/*.py'",
-        )
+    paths = package_files(params)
     room = params.max_characters
     found = False
     for name in sorted(paths, key=_order):
@@ -44,6 +37,23 @@ def package_documents(params: PackageSourcesParams) -> Iterator[Document]:
             where=f"{WHERE}.max_characters",
             expected="room for some files",
         )
+
+
+def package_files(params: PackageSourcesParams) -> dict[str, Path]:
+    """Relative path -> absolute path of the matching files.
+
+    Raises:
+        InputError: package missing or of another version, or no file matches.
+    """
+    package = installed(params.package, params.version, f"{WHERE}.version")
+    paths = {name: path for name, path in files_of(package, WHERE).items() if _selected(name, params)}
+    if not paths:
+        raise InputError(
+            f"no file of {params.package} matches {list(params.include)} and none of {list(params.exclude)}",
+            where=f"{WHERE}.include",
+            expected="patterns of paths such as 'sympy/*.py'",
+        )
+    return paths
 
 
 def _selected(name: str, params: PackageSourcesParams) -> bool:

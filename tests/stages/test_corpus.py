@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,19 @@ def params(**changes: dict[str, Any] | str) -> CorpusParams:
     return validate(CorpusParams, values, "params.yaml")
 
 
-def make(folder: Path, corpus: CorpusParams, store: str = "store") -> tuple[list[str], list[str], dict[str, Any]]:
-    """Run the stage; the texts of training and validation, and the counts."""
+def run_stage(folder: Path, corpus: CorpusParams, store: str = "store") -> Context[Params]:
     outputs = {"train": folder / "train", "validation": folder / "validation", "manifest": folder / "manifest.json"}
     context = Context(
         Params(corpus=corpus), {"snapshots": folder / "snapshots"}, outputs, {}, Checkpoints(folder / store, "key")
     )
     run(context)
-    texts = ([document.text for document in read_documents(outputs[split])] for split in ("train", "validation"))
+    return context
+
+
+def make(folder: Path, corpus: CorpusParams, store: str = "store") -> tuple[list[str], list[str], dict[str, Any]]:
+    """Run the stage; the texts of training and validation, and the counts."""
+    context = run_stage(folder, corpus, store)
+    texts = ([d.text for d in read_documents(context.outputs[split])] for split in ("train", "validation"))
     return *texts, context.counts  # type: ignore[return-value]
 
 
@@ -271,6 +277,15 @@ def test_a_glob_without_files_and_a_split_without_a_side_are_refused(tmp_path: P
 
 
 # Package sources
+
+
+def test_the_manifest_names_the_package_and_the_bytes_that_were_read(tmp_path: Path) -> None:
+    corpus = params(source="package_sources", duplicates={"drop": "none"})
+    (read,) = run_stage(tmp_path, corpus).sources
+    package = corpus.package_sources
+    texts = {document.id: document.text for document in package_documents(package)}
+    lines = [f"{name}\n{sha256(text.encode()).hexdigest()}\n" for name, text in sorted(texts.items())]
+    assert read == (package.package, package.version, sha256("".join(lines).encode()).hexdigest())
 
 
 def test_package_sources_are_the_selected_files_of_the_pinned_version(tmp_path: Path) -> None:
