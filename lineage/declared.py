@@ -3,12 +3,13 @@
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
 from dvc.exceptions import DvcException
+from dvc.fs import LocalFileSystem
 from dvc.parsing import DataResolver
-from dvc.repo import Repo
 
 from lineage.lockfile import Unreadable
 from lineage.states import State
@@ -34,23 +35,27 @@ def declared_stages(state: State) -> dict[str, Declared]:
         Unreadable: a dvc.yaml, or a file of variables, can't be read; its text says which.
     """
     files = [path for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml"]
-    repo = _repo(state) if files else None
-    return {stage.name: stage for path in files for stage in _file(state, repo, path)}
+    place = _place(state) if files else None
+    return {stage.name: stage for path in files for stage in _file(state, place, path)}
 
 
-def _repo(state: State) -> Repo:
+def _place(state: State) -> Any:
+    """What DVC's resolver asks of a project: a file system and a configuration."""
     repository = state.repository
     try:
-        return repository.dvc if state.is_workspace else Repo(repository.project, rev=state.commit)
+        if state.is_workspace or state.commit is None:
+            return SimpleNamespace(fs=LocalFileSystem(), root=str(repository.root), config=repository.dvc.config)
+        repo = repository.dvc_at(state.commit)
+        return SimpleNamespace(fs=repo.fs, root="/", config=repo.config)
     except DvcException as error:  # a commit from before `dvc init`
         raise Unreadable(f"DVC can't open {state.name}: {error}") from None
 
 
-def _file(state: State, repo: Repo, path: str) -> list[Declared]:
+def _file(state: State, place: Any, path: str) -> list[Declared]:
     own = posixpath.dirname(path)
     try:
         parsed = yaml.load(state.read(path) or b"", Loader=Loader) or {}
-        resolver = DataResolver(repo, repo.fs.join(repo.root_dir, own) if own else repo.root_dir, parsed)
+        resolver = DataResolver(place, place.fs.join(place.root, own) if own else place.root, parsed)
         stages = resolver.resolve()["stages"]
     except (DvcException, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None

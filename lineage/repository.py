@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pygit2
+from dvc.config import Config
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ITER_SKIP_NAMESPACES, STASHES, ExpRefInfo
-from dvc.scm import SCMError
+from dvc.scm import SCM, SCMError
 
 from lineage.errors import AuditError
 from lineage.model import Commit
@@ -57,7 +59,7 @@ class Repository:
             )
         self.root = Path(self.git.workdir).resolve()
         try:
-            self.project = Repo.find_root(str(folder))
+            self.project: str = Repo.find_root(str(folder))
         except NotDvcRepoError:
             raise AuditError(
                 "there is no DVC project here", where=str(folder), expected="a folder below one with .dvc"
@@ -65,15 +67,29 @@ class Repository:
 
     @cached_property
     def dvc(self) -> Any:
-        """DVC's own object for the project.
+        """DVC's own object for the project, at the commit that is checked out: so it has no lock and writes nothing.
 
         Raises:
             AuditError: its configuration can't be read.
         """
+        head = self.head()
         try:
+            return self.dvc_at(head) if head is not None else Repo(self.project)
+        except NotDvcRepoError:  # `dvc init` is not committed yet
             return Repo(self.project)
         except DvcException as error:
             raise AuditError(f"DVC can't open the project: {error}", where=self.project) from None
+
+    def dvc_at(self, commit: str) -> Any:
+        """DVC's own object for the project at a commit, with the cache and remotes that are configured here.
+
+        Raises:
+            DvcException: the commit has no DVC project there, or its configuration can't be read.
+        """
+        scm = SCM(str(self.root))
+        folder = "/" + relative(Path(self.project), self.root)
+        config = Config(str(Path(self.project) / ".dvc"), validate=False)
+        return Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=config)
 
     def resolve(self, name: str) -> Named:
         """The commit of a branch, tag, hash, experiment or queued experiment.
@@ -111,7 +127,7 @@ class Repository:
         if not any(name in self.git.references for name in STASHES):
             return []
         try:
-            entries = [*self.dvc.experiments.celery_queue.iter_queued()]
+            entries = [*Repo(self.project).experiments.celery_queue.iter_queued()]
         except (DvcException, SCMError):
             return []
         return [Named(e.name or e.stash_rev[:7], e.stash_rev, e.baseline_rev, queued=True) for e in entries]
