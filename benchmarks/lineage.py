@@ -42,7 +42,7 @@ class Project:
     @classmethod
     def new(cls, root: Path) -> "Project":
         """An empty project with one commit."""
-        git = pygit2.init_repository(str(root))
+        git = pygit2.init_repository(str(root), initial_head="main")
         config = root / ".dvc/config"
         config.parent.mkdir()
         config.write_text("[core]\n    analytics = false\n")
