@@ -11,6 +11,7 @@ import typer
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.history import history_command
+from lineage.commands.rederive import rederive_command
 from lineage.commands.verify import verify_command
 from lineage.errors import AuditError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("diff")(diff_command)
 app.command("verify")(verify_command)
+app.command("rederive")(rederive_command)
 app.command("history")(history_command)
 
 

@@ -65,6 +65,11 @@ class Repository:
                 "there is no DVC project here", where=str(folder), expected="a folder below one with .dvc"
             ) from None
 
+    @property
+    def folder(self) -> str:
+        """The DVC project's folder, relative to git's root; empty where they are the same."""
+        return relative(Path(self.project).resolve(), self.root)
+
     @cached_property
     def dvc(self) -> Any:
         """DVC's own object for the project, at the commit that is checked out: so it has no lock and writes nothing.

@@ -1,0 +1,168 @@
+"""Whether what was made again is what was recorded: by bytes, else by numbers within a tolerance. Runs nothing."""
+
+import io
+import math
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from lineage.contents import Contents, parsed
+from lineage.graph import Graph
+from lineage.hashing import file_hash, folder_hash, stream_hash
+from lineage.manifests import is_manifest
+from lineage.model import File, Frozen, Run
+from lineage.states import State, Workspace
+from lineage.values import ABSENT, same
+
+OF_THE_MACHINE = ("environment", "code")
+"""Parts of a manifest that say what a run was made with, not what it made."""
+READABLE = (".json", ".yaml", ".yml")
+
+
+class Agreement(StrEnum):
+    """How an output that was made again compares with the recorded one."""
+
+    IDENTICAL = "identical bytes"
+    RECORD = "only the environment or code in its manifest differs"
+    """A manifest: all that it says of inputs, parameters and outputs is the same."""
+    WITHIN = "numbers agree within the tolerance"
+    DIFFERS = "differs"
+
+
+class Number(Frozen):
+    """A place in a metrics file where two values differ."""
+
+    key: str
+    recorded: Any
+    made: Any
+    relative: float | None
+    """|difference| / the larger magnitude; None where they aren't two numbers."""
+
+
+class Again(Frozen):
+    """An output that was made again."""
+
+    run: str
+    path: str
+    agreement: Agreement
+    recorded: str | None
+    """Its hash in the record."""
+    made: str | None
+    """Its hash now; None where the run made no such file."""
+    what: str = ""
+    """Of one that differs: how."""
+    numbers: tuple[Number, ...] = ()
+
+
+class Comparison:
+    """Holds what was made in a clone against the record of a state.
+
+    Args:
+        recorded: the record.
+        made: the record that the clone's runs have left.
+        tolerance: the largest relative difference of two numbers that agree.
+    """
+
+    def __init__(self, recorded: Graph, made: Graph, tolerance: float) -> None:
+        assert isinstance(made.state, Workspace)
+        self._recorded, self._made, self._clone = recorded, made, made.state
+        self._contents = Contents(recorded.state)
+        self._tolerance = tolerance
+
+    def outputs(self, run: Run) -> list[Again]:
+        """Every output of a run, compared."""
+        return [self._output(run, file) for file in run.outputs]
+
+    def inputs(self, run: Run) -> list[str]:
+        """What a run read, used or did now that isn't what its record says; empty where all agrees."""
+        made = self._made.runs[run.name]
+        differ = [] if made.command == run.command else [f"its command: {' && '.join(run.command)}"]
+        recorded, now = ({f.path: f.hash for f in r.inputs} for r in (run, made))
+        differ += [f"its input {path}" for path in {**recorded, **now} if recorded.get(path) != now.get(path)]
+        before, after = ({(f, k): v for f, k, v in r.settings()} for r in (run, made))
+        for name in {**before, **after}:
+            if not same(before.get(name, ABSENT), after.get(name, ABSENT)):
+                differ.append(f"its parameter {name[0]}: {name[1]}")
+        return differ
+
+    def _output(self, run: Run, file: File) -> Again:
+        made = state_hash(self._clone, file)
+        again = Again(run=run.name, path=file.path, agreement=Agreement.IDENTICAL, recorded=file.hash, made=made)
+        here = state_hash(self._recorded.state, file)
+        edited = here is not None and here != file.hash
+        if made == file.hash and not edited:
+            return again
+        what = "the run didn't make it" if made is None else "its bytes differ"
+        if edited:
+            where = "workspace" if self._recorded.state.is_workspace else "commit"
+            what = f"the {where} has {here}, which is not what the record says"
+        differing = again.model_copy(update={"agreement": Agreement.DIFFERS, "what": what})
+        return self._looked_into(differing, file) if made is not None else differing
+
+    def _looked_into(self, again: Again, file: File) -> Again:
+        """The same, with what differs in a file that can be read."""
+        if not file.path.endswith(READABLE):
+            return again
+        before = self._recorded_bytes(file)
+        after = self._clone.read(file.path)
+        if before is None or after is None:
+            return again.model_copy(update={"what": f"{again.what}; the recorded bytes are not here to be compared"})
+        old, new = parsed(before, file.path), parsed(after, file.path)
+        if is_manifest(file.path) and isinstance(old, dict) and isinstance(new, dict):
+            kept = [{k: v for k, v in side.items() if k not in OF_THE_MACHINE} for side in (old, new)]
+            return again.model_copy(update={"agreement": Agreement.RECORD}) if same(*kept) else again
+        numbers = tuple(differing_numbers(old, new))
+        if self._tolerance and old is not None and all(within(n, self._tolerance) for n in numbers):
+            return again.model_copy(update={"agreement": Agreement.WITHIN, "numbers": numbers})
+        return again.model_copy(update={"numbers": numbers})
+
+    def _recorded_bytes(self, file: File) -> bytes | None:
+        """What lies there, else what the cache has if that is what its name says."""
+        found = self._contents.read(file)
+        if found is None or self._recorded.state.read(file.path) is not None:
+            return found
+        return found if stream_hash(io.BytesIO(found), file.algorithm) == file.hash else None
+
+
+def is_metric(path: str) -> bool:
+    """Whether an output holds numbers that can be compared."""
+    return path.endswith(READABLE) and not is_manifest(path)
+
+
+def within(number: Number, tolerance: float) -> bool:
+    """Whether two values are numbers that agree within a relative tolerance."""
+    return number.relative is not None and number.relative <= tolerance
+
+
+def differing_numbers(old: Any, new: Any, key: str = "") -> Iterator[Number]:
+    """Every innermost place where two values differ."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for inner in {**old, **new}:
+            below = f"{key}.{inner}" if key else str(inner)
+            yield from differing_numbers(old.get(inner, ABSENT), new.get(inner, ABSENT), below)
+    elif not same(old, new):
+        yield Number(key=key, recorded=_plain(old), made=_plain(new), relative=_relative(old, new))
+
+
+def _plain(value: Any) -> Any:
+    return None if value is ABSENT else value
+
+
+def _relative(old: Any, new: Any) -> float | None:
+    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in (old, new)):
+        return None
+    largest = max(abs(old), abs(new))
+    return abs(old - new) / largest if largest else 0.0
+
+
+def state_hash(state: State, file: File) -> str | None:
+    """The hash of what a state has at a path, made anew; None where it has nothing there."""
+    if not isinstance(state, Workspace):
+        data = None if file.is_external else state.read(file.path)
+        return None if data is None else stream_hash(io.BytesIO(data), file.algorithm)
+    place = state.repository.root / file.path
+    if place.is_dir():
+        return folder_hash((p, file_hash(f, file.algorithm)) for p, f in state.files_under(file.path).items())
+    return file_hash(place, file.algorithm) if place.is_file() else None

@@ -1,0 +1,200 @@
+"""A clean clone to run stages again in: the files of one state, raw sources with checked hashes, an empty cache.
+
+Everything that is written lies in one folder, DVC's cache and state included. Knows nothing of what is compared.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pygit2
+
+from lineage.contents import Contents, listed
+from lineage.errors import AuditError
+from lineage.graph import Graph
+from lineage.hashing import file_hash, folder_hash
+from lineage.model import File, Run
+from lineage.repository import Repository
+from lineage.states import State, Workspace
+
+CONFIG = """[core]
+    analytics = false
+    site_cache_dir = {site}
+[cache]
+    dir = {cache}
+"""
+
+
+class Isolated:
+    """A clone of a state in a folder of its own.
+
+    Args:
+        state: whose files it gets. Of the workspace: what git would commit of it now, that is the commit that is
+            checked out with what was changed, added and removed since, but nothing that git ignores.
+        folder: an empty folder.
+    """
+
+    def __init__(self, state: State, folder: Path) -> None:
+        self._state = state
+        self._source = Workspace(state.repository)
+        self.root = folder / "clone"
+        self._site = folder / "site"
+        self.project = self.root / state.repository.folder
+        self._clone(state.commit)
+        if state.is_workspace:
+            self._overlay()
+        local = self.project / ".dvc" / "config.local"
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_text(CONFIG.format(site=self._site, cache=folder / "cache"), encoding="utf-8")
+        for lock in self.project.rglob("dvc.lock"):
+            lock.unlink()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment, with the Python that runs now first, and DVC's state in the folder."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
+
+    def _clone(self, commit: str | None) -> None:
+        _git("init", "--quiet", str(self.root), folder=self.root.parent)
+        if commit is None:
+            return
+        # by its id, since no branch need hold it (experiments are under refs/exps); protocol 2 gives any id
+        source = str(self._state.repository.git.path)
+        fetch = ("-c", "protocol.version=2", "fetch", "--quiet", "--no-tags", "--update-shallow", source, commit)
+        _git(*fetch, folder=self.root)
+        _git("checkout", "--quiet", "--detach", commit, folder=self.root)
+
+    def _overlay(self) -> None:
+        repository = self._state.repository
+        for path in uncommitted(repository):
+            here, there = repository.root / path, self.root / path
+            if here.is_symlink() or here.is_file():
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(here, there, follow_symlinks=False)
+            elif not here.exists():
+                there.unlink(missing_ok=True)
+
+    def remove(self, outputs: Iterable[File]) -> None:
+        """Remove what git keeps of outputs, so that what is there afterwards was made."""
+        for file in outputs:
+            place = self.root / file.path
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
+
+    def provide(self, graph: Graph, stages: Iterable[Run], made: Iterable[Run]) -> None:
+        """Copy what no command makes: outputs of data, imports and frozen stages, and inputs that git doesn't keep.
+
+        Args:
+            stages: what is run again.
+            made: whose outputs are taken as they are.
+
+        Raises:
+            AuditError: something isn't here, or isn't what was recorded; it names all of it.
+        """
+        problems: dict[str, str | None] = {}
+        contents = Contents(self._state)
+        for run in made:
+            for file in run.outputs:
+                problems[file.path] = self._put(file, contents)
+        for run in stages:
+            for file in graph.own_inputs(run):
+                if file.path not in problems:
+                    problems[file.path] = self._own(file, contents)
+            for path in run.parameters:
+                self._parameters(path)
+        wrong = [f"{path}: {problem}" for path, problem in problems.items() if problem is not None]
+        if wrong:
+            raise AuditError(
+                "what no command makes isn't here as it was recorded",
+                where=self._state.name,
+                expected="the recorded bytes in the workspace or in DVC's cache:\n    " + "\n    ".join(wrong),
+                todo="Fetch it (dvc pull), or put it back",
+            )
+
+    def _own(self, file: File, contents: Contents) -> str | None:
+        """Sees to an input that no run makes: what is wrong with it, or None."""
+        if "://" in file.path or file.hash is None:
+            return None
+        if file.path.startswith("../"):
+            return "it lies beside the repository, where the clone doesn't see it"
+        if file.path.startswith("/"):
+            place = Path(file.path)
+            right = place.is_dir() if file.is_folder else place.is_file() and file_hash(place) == file.hash
+            return None if right else "it isn't what was recorded"
+        if self._state.blob(file.path) is not None or (self._state.is_workspace and (self.root / file.path).is_file()):
+            return None  # git has it; whether it is what was recorded is seen when the stage has run
+        if self._state.committed_under(file.path) or (self.root / file.path).is_dir():
+            self._complete(file)
+            return None
+        return self._put(file, contents)
+
+    def _complete(self, file: File) -> None:
+        """Adds what git ignores of a folder that git keeps in part, if the workspace has the recorded whole."""
+        here = {p: file_hash(place, file.algorithm) for p, place in self._source.files_under(file.path).items()}
+        if folder_hash(here.items()) == file.hash:
+            for path in here:
+                if not (self.root / file.path / path).exists():
+                    _copy(self._source.repository.root / file.path / path, self.root / file.path / path)
+
+    def _parameters(self, path: str) -> None:
+        here, there = self._source.repository.root / path, self.root / path
+        if here.is_file() and not there.exists():
+            _copy(here, there)
+
+    def _put(self, file: File, contents: Contents) -> str | None:
+        """Copies recorded bytes from the workspace or the cache, and hashes the copy; what is wrong, or None."""
+        if file.is_external or file.hash is None:
+            return None
+        there = self.root / file.path
+        kept = contents.object(file.hash, file.algorithm).path
+        candidates = [self._source.files_under(file.path)]
+        candidates += [_cached_folder(kept, file, contents) if file.is_folder else {"": kept}]
+        found = False
+        for places in candidates:
+            if not places or not all(place.is_file() for place in places.values()):
+                continue
+            found = True
+            self.remove([file])
+            for path, place in places.items():
+                _copy(place, there / path if path else there)
+            if _copied_hash(there, places, file) == file.hash:
+                return None
+        return f"its bytes aren't those recorded ({file.hash})" if found else f"{file.hash} is nowhere here"
+
+
+def uncommitted(repository: Repository) -> list[str]:
+    """Files of the workspace that git would commit: changed, new or gone, but not what it ignores."""
+    status = repository.git.status(untracked_files="all")
+    return sorted(path for path, flags in status.items() if not flags & pygit2.enums.FileStatus.IGNORED)
+
+
+def _cached_folder(kept: Path, file: File, contents: Contents) -> dict[str, Path]:
+    listing = listed(kept.read_bytes(), file.hash or "") if kept.is_file() else None
+    return {path: contents.object(digest, file.algorithm).path for path, digest in (listing or {}).items()}
+
+
+def _copied_hash(there: Path, places: Iterable[str], file: File) -> str:
+    if not file.is_folder:
+        return file_hash(there, file.algorithm) if there.is_file() else ""
+    if there.is_file():
+        return ""
+    return folder_hash((path, file_hash(there / path, file.algorithm)) for path in places)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies bytes, never links: what runs in the clone may write to its files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _git(*arguments: str, folder: Path) -> None:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise AuditError(f"git could not make a clone: {done.stderr.strip()}", where=arguments[-1])
