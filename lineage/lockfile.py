@@ -37,11 +37,8 @@ def lock_stages(data: bytes) -> dict[str, Any]:
     if texts is None:
         return _whole_lock(data)
     stages: dict[str, Any] = {}
-    try:
-        for text in texts.values():
-            stages.update(_parsed_stage(text))
-    except Unreadable:  # YAML's anchors reach from one stage into another
-        return _whole_lock(data)
+    for text in texts.values():
+        stages.update(_parsed_stage(text))
     return stages
 
 
@@ -62,12 +59,12 @@ def has_conflicts(data: bytes) -> bool:
 
 
 def stage_texts(data: bytes) -> dict[str, bytes] | None:
-    """Stage name -> its text in a dvc.lock that is laid out as DVC writes it; None in any other.
+    """Stage name -> its text in a dvc.lock that is laid out as DVC writes it, without anchors; None in any other.
 
     The same text is the same record, whatever stands before and after it.
     """
     head, found, body = data.partition(b"\nstages:\n")
-    if not found or head.strip() not in HEADS or b"\ndatasets:" in body:
+    if not found or head.strip() not in HEADS or b"\ndatasets:" in body or b" &id" in body:
         return None
     starts = [match.start() for match in STAGE.finditer(body)]
     pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]

@@ -1,13 +1,13 @@
 """Where a number came from: everything upstream of a target, down to raw sources."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from lineage.contents import Contents
 from lineage.graph import Graph
-from lineage.lockfile import stage_texts
+from lineage.lockfile import Unreadable, lock_stages, stage_texts
 from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
 from lineage.pins import pins_of
@@ -185,7 +185,7 @@ class Recording:
     def __init__(self, repository: Repository, state: State) -> None:
         self._repository = repository
         self._state = state
-        self._texts: dict[str, dict[str, bytes]] = {}
+        self._texts: dict[str, Mapping[str, Any]] = {}
         self._blobs: dict[str, list[tuple[str, str | None]]] = {}
 
     def of(self, run: Run) -> Commit | None:
@@ -214,14 +214,21 @@ class Recording:
             self._blobs[file] = [(commit, self._repository.blob(commit, file)) for commit in commits]
         return self._blobs[file]
 
-    def _record_in(self, blob: str, run: Run) -> bytes | None:
-        if run.kind is not Kind.STAGE:
-            return self._repository.git[blob].read_raw()
+    def _record_in(self, blob: str, run: Run) -> Any:
         if blob not in self._texts:
-            self._texts[blob] = stage_texts(self._repository.git[blob].read_raw()) or {}
+            self._texts[blob] = _records(self._repository.git[blob].read_raw(), run)
         return self._texts[blob].get(run.name.rpartition(":")[2])
 
-    def _record(self, data: bytes, run: Run) -> bytes | None:
-        if run.kind is not Kind.STAGE:
-            return data
-        return (stage_texts(data) or {}).get(run.name.rpartition(":")[2])
+    def _record(self, data: bytes, run: Run) -> Any:
+        return _records(data, run).get(run.name.rpartition(":")[2])
+
+
+def _records(data: bytes, run: Run) -> Mapping[str, Any]:
+    """What a file of DVC's says of each run: its text where that is enough, which is fast."""
+    if run.kind is not Kind.STAGE:
+        return {run.name: data}
+    texts = stage_texts(data)
+    try:
+        return texts if texts is not None else lock_stages(data)
+    except Unreadable:
+        return {}

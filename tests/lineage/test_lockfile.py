@@ -1,0 +1,84 @@
+"""dvc.lock read stage by stage is dvc.lock read whole, whatever is in it; what can't be read is said."""
+
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.serialize import dumps_yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, stage_texts
+from lineage.model import File, Kind
+from lineage.yaml12 import Loader
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+ENTRY = {"cmd": "python a.py", "outs": [{"path": "a", "hash": "md5", "md5": "0" * 32, "size": 1}]}
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, max_size=3), min_size=1, max_size=4))
+def test_reading_piece_by_piece_is_reading_the_whole(params: dict[str, dict[str, Any]]) -> None:
+    stages = {name: {**ENTRY, "params": {"params.yaml": values}} for name, values in params.items()}
+    text = dumps_yaml({"schema": "2.0", "stages": stages})
+    assert lock_stages(text.encode()) == yaml.load(text, Loader=Loader)["stages"]
+
+
+def test_the_layout_of_dvc_is_read_in_pieces() -> None:
+    stages = {name: {"cmd": "x", "outs": []} for name in ("a", "b@x-1")}
+    text = dumps_yaml({"schema": "2.0", "stages": stages})
+    assert [*(stage_texts(text.encode()) or {})] == ["a", "b@x-1"]
+
+
+def test_values_that_two_stages_share_by_an_anchor_are_read() -> None:
+    shared = {"rate": 1e-8}
+    stages = {name: {**ENTRY, "params": {"params.yaml": {"training": shared}}} for name in ("a", "b")}
+    text = yaml.safe_dump({"schema": "2.0", "stages": stages}, sort_keys=False)
+    assert "&id" in text and "*id" in text
+    assert lock_stages(text.encode())["b"]["params"]["params.yaml"]["training"] == shared
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("schema: '2.0'\nstages:\n<<<<<<< HEAD\n  a:\n    cmd: x\n=======\n>>>>>>> other\n", "conflict markers"),
+        ("schema: '1.0'\nstages:\n  a:\n    cmd: x\n", "schema"),
+        ("- 1\n- 2\n", "schema"),
+        ("schema: '2.0'\nstages:\n  a: [\n", "YAML"),
+        ("schema: '2.0'\nstages:\n  a:\n    deps: []\n", "no command"),
+    ],
+)
+def test_what_is_no_lock_says_why(text: str, why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        lock_stages(text.encode())
+
+
+def test_an_entry_becomes_a_run_with_paths_from_the_root() -> None:
+    deps = [{"path": "../code.py", "hash": "md5", "md5": "1" * 32, "size": 7}, {"path": "s3://bucket/x", "etag": "e"}]
+    outs = [{"path": "out", "hash": "md5", "md5": "2" * 32 + ".dir", "size": 9, "nfiles": 2}]
+    entry = {"cmd": ["a", "b"], "deps": deps, "outs": outs, "params": {"p.json": {"x": 1}}}
+    run = lock_run("train@a", entry, "sub/dvc.lock", "sub")
+    assert (run.name, run.kind, run.command) == ("sub/dvc.yaml:train@a", Kind.STAGE, ("a", "b"))
+    assert run.inputs == (File("code.py", "1" * 32, size=7), File("s3://bucket/x", "e", "etag"))
+    assert run.outputs == (File("sub/out", "2" * 32 + ".dir", size=9, files=2),)
+    assert run.outputs[0].is_folder and run.inputs[1].is_external
+    assert run.parameters == {"sub/p.json": {"x": 1}}
+
+
+def test_a_hash_of_dvc_before_version_3_is_told_apart() -> None:
+    run = lock_run("a", {"cmd": "x", "outs": [{"path": "a", "md5": "0" * 32}]}, "dvc.lock", "")
+    assert run.outputs[0].algorithm == "md5-dos2unix"
+
+
+def test_dvc_files_are_runs_that_a_person_made() -> None:
+    added = data_run(b"outs:\n- md5: ab\n  hash: md5\n  path: raw.csv\n", "data/raw.csv.dvc")
+    assert (added.kind, added.outputs) == (Kind.DATA, (File("data/raw.csv", "ab"),))
+    text = b"deps:\n- path: a.csv\n  repo:\n    url: /r\n    rev_lock: abc\nouts:\n- md5: ab\n  path: a.csv\n"
+    imported = data_run(text, "a.csv.dvc")
+    assert (imported.kind, imported.origin["repo"]["rev_lock"]) == (Kind.IMPORT, "abc")
+    with pytest.raises(Unreadable, match="outs"):
+        data_run(b"hello", "a.dvc")
