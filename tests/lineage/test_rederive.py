@@ -1,0 +1,257 @@
+"""A closure is run again in a clean clone, and whatever isn't as recorded is found there; nothing of the user changes.
+
+The project is a chain of shell commands: raw data -> double -> metrics, and beside it a stage that never repeats, one
+that reads from it, a metric that jitters, and one that waits.
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lineage.agreement import Agreement, differing_numbers, within
+from lineage.errors import AuditError
+from lineage.rederive import Answer, Rederived, rederive
+from lineage.repository import Repository
+from tests.lineage.projects import write
+from tests.pipeline.clones import environment, run
+
+JITTER = "import json, os; print(json.dumps({'loss': 2 + int.from_bytes(os.urandom(4), 'big') / 2**32 * 1e-6}))"
+DVC_YAML = f"""
+stages:
+  double:
+    cmd: cat raw/a.csv raw/a.csv > double.csv
+    deps: [raw]
+    params: [rows]
+    outs: [double.csv]
+  count:
+    cmd: sh count.sh double.csv > metrics.json
+    deps: [count.sh, double.csv]
+    metrics: [metrics.json: {{cache: false}}]
+  noise:
+    cmd: head -c 8 /dev/urandom > noise.bin
+    outs: [noise.bin]
+  heard:
+    cmd: sh count.sh noise.bin > heard.json; cat noise.bin >> heard.txt
+    deps: [count.sh, noise.bin]
+    outs: [heard.json, heard.txt]
+  jitter:
+    cmd: {sys.executable} jitter.py > jitter.json
+    deps: [jitter.py, double.csv]
+    metrics: [jitter.json: {{cache: false}}]
+  wait:
+    cmd: sh wait.sh
+    deps: [wait.sh, secret.txt]
+    outs: [waited.txt]
+"""
+FILES = {
+    "dvc.yaml": DVC_YAML,
+    "raw/a.csv": "1,2\n",
+    "params.yaml": "rows: 1\nlineage:\n  tolerance:\n    relative: 0\n",
+    "count.sh": 'echo "{\\"bytes\\": $(wc -c < $1)}"\n',
+    "jitter.py": JITTER,
+    "wait.sh": 'sleep "${WAIT:-0}"; test "$FAIL" != yes && cp secret.txt waited.txt\n',
+    "secret.txt": "of the user, ignored by git\n",
+}
+ROOT = Path(__file__).parents[2]
+SLEEP = "61.257"
+"""Seconds, as no other process sleeps."""
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """The project, run and committed. To be read, not changed."""
+    root = tmp_path_factory.mktemp("chain") / "chain"
+    write(root, FILES)
+    run(["git", "init", "--quiet", "--initial-branch=main"], root)
+    run(["dvc", "init", "--quiet"], root)
+    run(["dvc", "add", "--quiet", "raw"], root)
+    with (root / ".gitignore").open("a") as file:
+        file.write("secret.txt\n")
+    run(["dvc", "repro", "--quiet"], root)
+    commit(root, "first")
+    return root
+
+
+@pytest.fixture
+def project(recorded: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(recorded, tmp_path / "project", symlinks=True))
+
+
+def commit(root: Path, message: str) -> None:
+    """Commit everything."""
+    run(["git", "add", "--all"], root)
+    run(["git", "commit", "--quiet", f"--message={message}"], root)
+
+
+def again(root: Path, target: str, revision: str | None = None, tolerance: float | None = None) -> Rederived:
+    """`rederive` of a project."""
+    return rederive(Repository(root), target, revision, tolerance)
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Every file below a folder with its mode and hash; git's index holds times, too."""
+    return {
+        path.relative_to(root).as_posix(): f"{path.stat().st_mode:o} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path != root / ".git" / "index"
+    }
+
+
+def test_a_deterministic_chain_is_identical_and_nothing_of_the_users_changes(project: Path) -> None:
+    before, temporary = tree(project), set(Path(tempfile.gettempdir()).glob("lineage-rederive-*"))
+    found = again(project, "metrics.json:bytes")
+    assert (found.answer, found.entered, found.notes) == (Answer.IDENTICAL, None, ())
+    assert found.runs == ("double", "count")
+    assert {output.path for output in found.outputs} == {"double.csv", "metrics.json"}
+    assert tree(project) == before
+    assert set(Path(tempfile.gettempdir()).glob("lineage-rederive-*")) == temporary
+
+
+def test_a_forged_output_is_found_though_dvc_restores_it_from_the_run_cache(project: Path) -> None:
+    (project / "double.csv").unlink()
+    (project / "double.csv").write_text("1,2\n1,2\n1,2\n")
+    run(["dvc", "commit", "--force", "double"], project)
+    run(["dvc", "repro", "--quiet", "count"], project)
+    commit(project, "forged")
+    found = again(project, "metrics.json")
+    assert (found.answer, found.entered, found.because) == (Answer.DIFFERS, "double", ())
+    assert [n.made for output in found.outputs for n in output.numbers] == [8]
+
+
+def test_a_metric_that_was_edited_and_committed_is_found(project: Path) -> None:
+    (project / "metrics.json").write_text('{"bytes": 9}\n')
+    commit(project, "edited")
+    found = again(project, "metrics.json:bytes", "HEAD")
+    assert (found.answer, found.entered) == (Answer.DIFFERS, "count")
+    assert next(o.what for o in found.outputs if o.agreement is Agreement.DIFFERS).startswith("the commit has ")
+
+
+def test_what_never_repeats_is_named_and_not_what_reads_it(recorded: Path) -> None:
+    found = again(recorded, "heard")
+    assert (found.answer, found.entered, found.because) == (Answer.DIFFERS, "noise", ())
+    differing = [output.path for output in found.outputs if output.agreement is Agreement.DIFFERS]
+    assert differing == ["noise.bin", "heard.txt"]
+
+
+@pytest.mark.slow
+def test_a_metric_that_varies_agrees_within_the_tolerance_of_the_call_or_of_params(project: Path) -> None:
+    assert again(project, "jitter").answer is Answer.DIFFERS
+    within_it = again(project, "jitter.json:loss", tolerance=1e-3)
+    assert (within_it.answer, within_it.entered) == (Answer.WITHIN, "jitter")
+    (project / "params.yaml").write_text("rows: 1\nlineage:\n  tolerance:\n    relative: 0.001\n")
+    found = again(project, "jitter.json")
+    assert (found.answer, found.tolerance) == (Answer.WITHIN, 0.001)
+    assert found.notes == ("the workspace has uncommitted changes, which were run: params.yaml",)
+
+
+@pytest.mark.slow
+def test_changed_code_is_what_a_difference_is_put_down_to(project: Path) -> None:
+    (project / "count.sh").write_text("echo '{\"bytes\": 1}'\n")
+    found = again(project, "count")
+    assert (found.answer, found.entered, found.because) == (Answer.DIFFERS, "count", ("its input count.sh",))
+
+
+@pytest.mark.slow
+def test_an_experiment_of_which_no_branch_knows_is_run_and_kept_where_asked(project: Path, tmp_path: Path) -> None:
+    base = run(["git", "rev-parse", "HEAD"], project).strip()
+    (project / "wait.sh").write_text("cp secret.txt waited.txt; echo more >> waited.txt\n")
+    run(["dvc", "repro", "--quiet", "wait"], project)
+    commit(project, "experiment")
+    run(["git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/more-words", "HEAD"], project)
+    run(["git", "reset", "--quiet", "--hard", base], project)
+    (project / "waited.txt").unlink()
+    kept = tmp_path / "kept"
+    found = rederive(Repository(project), "waited.txt", "more-words", keep=kept)
+    assert found.answer is Answer.IDENTICAL
+    assert (kept / "clone" / "waited.txt").read_text().endswith("more\n")
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_is_named_with_what_it_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAIL", "yes")
+    found = again(project, "waited.txt")
+    assert (found.answer, found.failed) == (Answer.FAILED, "wait")
+    assert "failed to run: sh wait.sh" in found.said
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_folder_and_no_process(recorded: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    variables = {**environment(), "TMPDIR": str(temporary), "WAIT": SLEEP, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lineage", "rederive", "wait"]
+    process = subprocess.Popen(
+        command,
+        cwd=recorded,
+        env=variables,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    until_sleeping(process)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert sleeping() == []
+    assert [*temporary.iterdir()] == []
+
+
+def until_sleeping(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the stage is at work."""
+    deadline = time.monotonic() + 30
+    while not sleeping():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def sleeping() -> list[int]:
+    """The processes that sleep as the stage does."""
+    found = psutil.process_iter(["cmdline", "status"])
+    return [p.pid for p in found if p.info["cmdline"] == ["sleep", SLEEP] and p.info["status"] != psutil.STATUS_ZOMBIE]
+
+
+def test_raw_data_that_is_nowhere_or_was_changed_is_named(project: Path) -> None:
+    shutil.rmtree(project / ".dvc" / "cache")
+    (project / "raw" / "a.csv").chmod(0o644)
+    (project / "raw" / "a.csv").write_text("3,4\n")
+    (project / "secret.txt").unlink()
+    with pytest.raises(AuditError, match=r"raw: its bytes aren't those recorded"):
+        again(project, "metrics.json")
+    with pytest.raises(AuditError, match=r"secret\.txt: \w{32} is nowhere here"):
+        again(project, "waited.txt")
+
+
+@pytest.mark.parametrize(
+    ("target", "tolerance", "keep", "message"),
+    [
+        ("raw", None, None, "no command makes it"),
+        ("nothing", None, None, "nothing here is called"),
+        ("count", -1.0, None, "is no tolerance"),
+        ("count", None, "inside", "can't be kept there"),
+    ],
+)
+def test_a_mistake_is_said_before_anything_runs(
+    recorded: Path, target: str, tolerance: float | None, keep: str | None, message: str
+) -> None:
+    with pytest.raises(AuditError, match=message):
+        rederive(Repository(recorded), target, None, tolerance, recorded / keep if keep else None)
+
+
+def test_numbers_agree_relative_to_the_larger_and_nothing_else_does() -> None:
+    old = {"a": 1.0, "b": [1, 2], "c": "x", "d": True, "e": float("nan")}
+    new = {"a": 1.01, "b": [1, 4], "c": "y", "d": 1, "e": float("nan")}
+    numbers = {number.key: number for number in differing_numbers(old, new)}
+    assert {key: within(number, 0.01) for key, number in numbers.items()} == {
+        "a": True,
+        "b.1": False,
+        "c": False,
+        "d": False,
+    }
