@@ -14,6 +14,7 @@ from stages.params.compute import ComputeParams
 from stages.params.corpus import CorpusParams
 from stages.params.evaluation import EvaluationParams
 from stages.params.judge import JudgeParams, JudgeSource
+from stages.params.lineage import LineageParams
 from stages.params.model import DiffusionParams, ModelParams
 from stages.params.orchestration import OrchestrationParams
 from stages.params.report import Regime, ReportParams
@@ -49,6 +50,7 @@ class RootParams(Section):
     code: CodeParams
     orchestration: OrchestrationParams
     retrain: RetrainParams
+    lineage: LineageParams
 
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
