@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from typing import Any
 
 from lineage.cache import remembered
 from lineage.contents import Contents, parsed
 from lineage.graph import Graph
-from lineage.hashing import bytes_hash, file_hash, folder_hash
+from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Run
 from lineage.states import State, Workspace
@@ -76,9 +77,13 @@ class Case:
         data = self.state.read(file.path)
         return None if data is None else bytes_hash(data)
 
-    def blob_hash(self, blob: str) -> str:
-        """MD5 of a git blob's bytes."""
-        return str(remembered("blob", blob, lambda: bytes_hash(self.state.repository.git[blob].read_raw())))
+    def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
+        """The hash of a git blob's bytes."""
+
+        def make() -> str:
+            return stream_hash(BytesIO(self.state.repository.git[blob].read_raw()), algorithm)
+
+        return str(remembered(f"blob {algorithm}", blob, make))
 
     def committed_folder(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> MD5 of the files that git keeps there."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
-from lineage.hashing import LEGACY, file_hash, folder_hash
+from lineage.hashing import file_hash, folder_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Workspace
 
@@ -15,8 +15,8 @@ def check_inputs(case: Case) -> Iterator[Finding]:
         if run.kind is not Kind.STAGE:
             continue
         for file in case.graph.own_inputs(run):
-            if file.hash is None or file.algorithm == LEGACY:
-                yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="no hash that can be compared")
+            if file.hash is None:
+                yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="the lock has no hash of it")
                 continue
             key = (file.path, file.hash)
             if key not in seen:
@@ -44,8 +44,8 @@ def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
     blob = case.state.blob(file.path)
     if blob is None:
         yield _unpinned(run, file, "neither in git nor made by a stage")
-    elif case.blob_hash(blob) != file.hash:
-        what = f"the commit has {case.blob_hash(blob)}, the stage ran with {file.hash}"
+    elif (found := case.blob_hash(blob, file.algorithm)) != file.hash:
+        what = f"the commit has {found}, the stage ran with {file.hash}"
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what=what)
 
 
@@ -54,19 +54,19 @@ def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterato
     if not files:
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what="it is gone; the stage read it")
         return
-    here = {path: file_hash(place) for path, place in files.items()}
+    here = {path: file_hash(place, file.algorithm) for path, place in files.items()}
     found = folder_hash(here.items()) if file.is_folder else here.get("", "a folder")
     if found != file.hash:
         what = f"here it is {found}, the stage ran with {file.hash}"
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what=what)
     for path, digest in here.items():
         name = f"{file.path}/{path}" if path else file.path
-        yield from _against_commit(case, run, name, digest)
+        yield from _against_commit(case, run, name, digest, file.algorithm)
 
 
-def _against_commit(case: Case, run: Run, path: str, digest: str) -> Iterator[Finding]:
+def _against_commit(case: Case, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:
     blob = case.state.blob(path)
-    if blob is not None and case.blob_hash(blob) == digest:
+    if blob is not None and case.blob_hash(blob, algorithm) == digest:
         return
     if blob is not None:
         what = "what lies here isn't what the commit has"

@@ -82,8 +82,8 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
             yield from _cached_folder(case, run, file, claims)
     if in_workspace:
         yield from _in_workspace(case, run, file, here, claims)
-    elif blob is not None and case.blob_hash(blob) != file.hash:
-        what = f"the commit has {case.blob_hash(blob)}, the stage wrote {file.hash}"
+    elif blob is not None and (found := case.blob_hash(blob, file.algorithm)) != file.hash:
+        what = f"the commit has {found}, the stage wrote {file.hash}"
         yield Finding(fault=Fault.METRIC, run=run.name, path=file.path, what=what)
     if not kept.exists and not in_workspace and blob is None:
         what = f"{file.hash} is neither in the cache nor in the {'workspace' if case.state.is_workspace else 'commit'}"
