@@ -11,7 +11,7 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from dvc.parsing import DataResolver
 
-from lineage.lockfile import Unreadable
+from lineage.lockfile import Unreadable, address
 from lineage.states import State
 from lineage.yaml12 import Loader
 
@@ -22,6 +22,8 @@ class Declared:
 
     name: str
     """DVC's address, such as `arm@sm-1` or `sub/dvc.yaml:train`."""
+    stage: str
+    """What its dvc.lock calls it, such as `arm@sm-1` or `train`."""
     command: tuple[str, ...]
     folder: str
     """Its working folder as written, relative to the dvc.yaml's."""
@@ -37,6 +39,15 @@ def declared_stages(state: State) -> dict[str, Declared]:
     files = [path for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml"]
     place = _place(state) if files else None
     return {stage.name: stage for path in files for stage in _file(state, place, path)}
+
+
+def declared_in(state: State, path: str) -> list[Declared]:
+    """What one dvc.yaml of a state says.
+
+    Raises:
+        Unreadable: it, or a file of variables, can't be read.
+    """
+    return _file(state, _place(state), path)
 
 
 def _place(state: State) -> Any:
@@ -59,13 +70,15 @@ def _file(state: State, place: Any, path: str) -> list[Declared]:
         stages = resolver.resolve()["stages"]
     except (DvcException, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None
-    return [_declared(name, stage, own) for name, stage in stages.items()]
+    project = state.repository.folder
+    return [_declared(name, stage, address(name, path, project)) for name, stage in stages.items()]
 
 
-def _declared(name: str, stage: Mapping[str, Any], own: str) -> Declared:
+def _declared(name: str, stage: Mapping[str, Any], full: str) -> Declared:
     command = stage["cmd"]
     return Declared(
-        name=f"{own}/dvc.yaml:{name}" if own else name,
+        name=full,
+        stage=name,
         command=tuple(command) if isinstance(command, list) else (str(command),),
         folder=stage.get("wdir") or ".",
         frozen=bool(stage.get("frozen")),

@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from lineage.declared import declared_in
 from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, resolve
 from lineage.model import File, Gap, Kind, Run
 from lineage.states import State
 from lineage.yaml12 import Loader
 
-_runs: dict[tuple[str, str, str, int], tuple[Any, Run]] = {}
+_runs: dict[tuple[str, str, str, str, int], tuple[Any, Run]] = {}
 """Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
 
 
@@ -79,24 +80,24 @@ class Graph:
                 continue
             try:
                 if path.endswith(".dvc"):
-                    yield data_run(data, path)
+                    yield data_run(data, path, self.state.repository.folder)
                 else:
                     yield from self._lock(path, data)
             except Unreadable as error:
                 self.gaps.append(Gap(where=path, what=str(error)))
 
     def _lock(self, path: str, data: bytes) -> Iterator[Run]:
-        own = posixpath.dirname(path)
+        own, project = posixpath.dirname(path), self.state.repository.folder
         folders = self._folders(posixpath.join(own, "dvc.yaml"))
         for name, entry in lock_stages(data).items():
-            folder = resolve(folders.get(name.split("@")[0], "."), own)
-            known = (name, path, folder, id(entry))
+            folder = resolve(folders.get(name) or folders.get(name.split("@")[0]) or ".", own)
+            known = (name, path, folder, project, id(entry))
             if known not in _runs:
-                _runs[known] = entry, lock_run(name, entry, path, folder)
+                _runs[known] = entry, lock_run(name, entry, path, folder, project)
             yield _runs[known][1]
 
     def _folders(self, path: str) -> dict[str, str]:
-        """Stage -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
+        """Stage, or all instances of one -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
         if b"wdir" not in (data := self.state.read(path) or b""):
             return {}
         found: dict[str, str] = {}
@@ -105,10 +106,16 @@ class Graph:
             folder = body.get("wdir")
             if isinstance(folder, str):
                 if "${" in folder:
-                    self.gaps.append(Gap(where=path, what=f"the wdir of {name} is a template; its paths are unknown"))
-                else:
-                    found[name] = folder
+                    return self._resolved_folders(path)
+                found[name] = folder
         return found
+
+    def _resolved_folders(self, path: str) -> dict[str, str]:
+        try:
+            return {stage.stage: stage.folder for stage in declared_in(self.state, path)}
+        except Unreadable as error:
+            self.gaps.append(Gap(where=path, what=f"a wdir is a template, so that paths are unknown: {error}"))
+            return {}
 
     @cached_property
     def made(self) -> dict[str, tuple[Run, File]]:

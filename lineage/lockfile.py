@@ -95,22 +95,37 @@ def _checked_stages(stages: Any) -> dict[str, Any]:
     return stages
 
 
-def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str) -> Run:
+def address(name: str, file: str, project: str = "") -> str:
+    """What DVC calls a stage, from the project's folder.
+
+    Args:
+        file: the path of its dvc.yaml or dvc.lock.
+        project: the project's folder.
+    """
+    own = posixpath.dirname(_inside(file, project))
+    return f"{own}/dvc.yaml:{name}" if own else name
+
+
+def _inside(path: str, project: str) -> str:
+    return path.removeprefix(f"{project}/") if project else path
+
+
+def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str, project: str = "") -> Run:
     """A stage's entry in a dvc.lock as a run.
 
     Args:
         lock: the path of the dvc.lock.
         folder: the stage's working folder, to which the paths in the lock are relative.
+        project: the DVC project's folder.
 
     Raises:
         Unreadable: an entry is not what DVC writes.
     """
     command = entry["cmd"]
-    own = posixpath.dirname(lock)
     try:
         parameters = {resolve(file, folder): values or {} for file, values in (entry.get("params") or {}).items()}
         return Run(
-            name=f"{own}/dvc.yaml:{name}" if own else name,
+            name=address(name, lock, project),
             file=lock,
             kind=Kind.STAGE,
             folder=folder,
@@ -123,8 +138,11 @@ def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str) -> Run
         raise Unreadable(f"stage {name!r} is not as DVC writes it ({error})") from None
 
 
-def data_run(data: bytes, path: str) -> Run:
+def data_run(data: bytes, path: str, project: str = "") -> Run:
     """A `.dvc` file as a run: what `dvc add` or an import recorded.
+
+    Args:
+        project: the DVC project's folder.
 
     Raises:
         Unreadable: it isn't one.
@@ -139,7 +157,7 @@ def data_run(data: bytes, path: str) -> Run:
         deps = parsed.get("deps") or []
         origin = {k: v for k, v in deps[0].items() if k != "files"} if deps else {}
         return Run(
-            name=path,
+            name=_inside(path, project),
             file=path,
             kind=Kind.IMPORT if deps else Kind.DATA,
             folder=folder,

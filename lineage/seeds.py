@@ -6,7 +6,7 @@ from typing import Any
 
 from lineage.model import Run
 
-SEED = re.compile(r"(^|[._-])seeds?$")
+SEED = re.compile(r"(^|[._-])seeds?$", re.IGNORECASE)
 OPTION = re.compile(r"--(?:[\w-]+-)?seed[= ](\S+)")
 
 

@@ -23,6 +23,7 @@ class State(ABC):
         self.name = name
         self.commit = commit
         """The commit; of the workspace, the one that is checked out."""
+        self._specs: dict[str, GitIgnoreSpec | None] = {}
 
     is_workspace = False
 
@@ -32,7 +33,7 @@ class State(ABC):
 
     @abstractmethod
     def dvc_files(self) -> Iterator[str]:
-        """Paths of every dvc.yaml, dvc.lock and `.dvc` file."""
+        """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file; projects inside it are others."""
 
     def blob(self, path: str) -> str | None:
         """The id of a file's blob in the commit; None where the commit has no such file."""
@@ -51,19 +52,39 @@ class State(ABC):
             return {}
         return {p: b for p, b in _blobs(entry, "") if not self.ignores(f"{path}/{p}" if path else p)}
 
+    def committed_names(self, path: str) -> list[str]:
+        """The names in a folder of the commit."""
+        entry = self._entry(path) if path else self.tree
+        return sorted(e.name or "" for e in entry) if isinstance(entry, pygit2.Tree) else []
+
     def ignores(self, path: str) -> bool:
-        """Whether DVC leaves a file out of folders."""
-        return self._ignored.match_file(path)
+        """Whether DVC leaves a file out of folders: every .dvcignore from the project down to it, the nearest last."""
+        folder, decided = self.repository.folder, False
+        if folder and not path.startswith(folder + "/"):
+            return False
+        while True:
+            below = path[len(folder) + 1 :] if folder else path
+            if (spec := self._ignored(folder)) is not None:
+                found = spec.check_file(below).include
+                decided = decided if found is None else found
+            name, deeper, rest = below.partition("/")
+            if not deeper or not rest:
+                return decided
+            folder = f"{folder}/{name}" if folder else name
 
     @cached_property
     def tree(self) -> pygit2.Tree | None:
         """The commit's tree; None before the first commit."""
         return None if self.commit is None else self.repository.git[self.commit].peel(pygit2.Tree)
 
-    @cached_property
-    def _ignored(self) -> GitIgnoreSpec:
-        data = self.read(".dvcignore") or b""
-        return GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *data.decode(errors="replace").splitlines()])
+    def _ignored(self, folder: str) -> GitIgnoreSpec | None:
+        """What the .dvcignore of a folder says; None where there is none."""
+        if folder not in self._specs:
+            data = self.read(f"{folder}/.dvcignore" if folder else ".dvcignore")
+            lines = [] if data is None else data.decode(errors="replace").splitlines()
+            lines = [*ALWAYS_IGNORED, *lines] if folder == self.repository.folder else lines
+            self._specs[folder] = GitIgnoreSpec.from_lines(lines) if lines else None
+        return self._specs[folder]
 
     def _entry(self, path: str) -> pygit2.Object | None:
         if self.tree is None:
@@ -86,9 +107,12 @@ class Committed(State):
         return self.committed(path)
 
     def dvc_files(self) -> Iterator[str]:
-        """Paths of every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
-        if self.tree is not None:
-            yield from _dvc_files(self.tree)
+        """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
+        folder = self.repository.folder
+        tree = self._entry(folder) if folder else self.tree
+        if isinstance(tree, pygit2.Tree):
+            paths = (f"{folder}/{path}" if folder else path for path in _dvc_files(tree))
+            yield from (path for path in paths if not self.ignores(path))
 
 
 class Workspace(State):
@@ -107,19 +131,20 @@ class Workspace(State):
     def dvc_files(self) -> Iterator[str]:
         """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
         root = str(self.repository.root)
-        for folder, folders, files in os.walk(root):
+        for folder, folders, files in os.walk(self.repository.root / self.repository.folder):
             here = os.path.relpath(folder, root).replace(os.sep, "/")
             prefix = "" if here == "." else here + "/"
             folders[:] = sorted(
-                f for f in folders if not self.ignores(f"{prefix}{f}/") and not self._is_output(prefix + f)
+                f for f in folders if not self.ignores(f"{prefix}{f}/") and not self._is_elsewhere(prefix + f)
             )
             for name in sorted(files):
                 if is_dvc_file(name) and not self.ignores(prefix + name):
                     yield prefix + name
 
-    def _is_output(self, folder: str) -> bool:
-        """Whether git ignores a folder: DVC's outputs, environments, caches; DVC's own files are never there."""
-        return self.repository.git.path_is_ignored(folder + "/")
+    def _is_elsewhere(self, folder: str) -> bool:
+        """Whether a folder is another project, or git ignores it: outputs, environments, caches."""
+        another = (self.repository.root / folder / ".dvc").is_dir()
+        return another or self.repository.git.path_is_ignored(folder + "/")
 
     def files_under(self, path: str) -> dict[str, Path]:
         """(Path below a folder) -> file, as they lie there, without what DVC ignores. A file is its own entry, ``."""
@@ -157,7 +182,7 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
         found: list[str] = []
         for entry in tree:
             if isinstance(entry, pygit2.Tree):
-                if entry.name != ".dvc":
+                if entry.name != ".dvc" and ".dvc" not in entry:
                     found += [f"{entry.name}/{path}" for path in _dvc_files(entry)]
             elif entry.name is not None and is_dvc_file(entry.name):
                 found.append(entry.name)

@@ -37,7 +37,7 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
         AuditError: there is nothing of that name, with what there is instead.
     """
     path, _, key = asked.partition(":")
-    path = path.rstrip("/").removeprefix("./")
+    path = _path(path.rstrip("/").removeprefix("./"), graph)
     if asked in graph.runs:
         return Target(asked=asked, runs=(asked,))
     instances = tuple(name for name in graph.runs if name.split("@")[0] == asked)
@@ -62,6 +62,13 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
         where=graph.state.name,
         expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(path, graph)}",
     )
+
+
+def _path(path: str, graph: Graph) -> str:
+    """A path from git's root; one from the DVC project's folder, where that is another, is found too."""
+    folder = graph.state.repository.folder
+    inside = f"{folder}/{path}" if folder else path
+    return inside if _recorded(path, graph) is None and _recorded(inside, graph) is not None else path
 
 
 def _recorded(path: str, graph: Graph) -> File | None:

@@ -151,12 +151,13 @@ def _input(file: File, graph: Graph) -> Input:
 
 
 def environment_files(state: State) -> dict[str, str]:
-    """Environment locks at the top of a revision -> git blob id."""
-    if state.tree is None:
-        return {}
-    names = sorted(entry.name or "" for entry in state.tree)
-    matching = [n for n in names if ENVIRONMENT_FILES.fullmatch(n) and n != "dvc.lock"]
-    return {n: blob for n in matching if (blob := state.blob(n)) is not None}
+    """Environment locks at the top of a revision, and of the project's folder -> git blob id."""
+    found: dict[str, str] = {}
+    for folder in dict.fromkeys(["", state.repository.folder]):
+        names = [n for n in state.committed_names(folder) if ENVIRONMENT_FILES.fullmatch(n) and n != "dvc.lock"]
+        paths = [f"{folder}/{name}" if folder else name for name in names]
+        found.update({path: blob for path in paths if (blob := state.blob(path)) is not None})
+    return found
 
 
 def _merged(steps: Sequence[Step]) -> tuple[Pin, ...]:
@@ -198,6 +199,9 @@ class Recording:
             if blob is None or self._record_in(blob, run) != record:
                 break
             first = commit
+        else:
+            if self._repository.is_shallow:  # older commits, which are not here, may have held it before
+                return None
         return self._repository.commit(first) if first is not None else None
 
     def gaps(self) -> list[Gap]:
@@ -215,9 +219,10 @@ class Recording:
         return self._blobs[file]
 
     def _record_in(self, blob: str, run: Run) -> Any:
-        if blob not in self._texts:
-            self._texts[blob] = _records(self._repository.git[blob].read_raw(), run)
-        return self._texts[blob].get(run.name.rpartition(":")[2])
+        key = blob if run.kind is Kind.STAGE else f"{blob} {run.name}"  # equal .dvc files of two folders are one blob
+        if key not in self._texts:
+            self._texts[key] = _records(self._repository.git[blob].read_raw(), run)
+        return self._texts[key].get(run.name.rpartition(":")[2])
 
     def _record(self, data: bytes, run: Run) -> Any:
         return _records(data, run).get(run.name.rpartition(":")[2])

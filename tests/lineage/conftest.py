@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import lineage.cache
+from tests.lineage import projects
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +22,33 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory, private_dvc: None)
         lineage.cache._kept.cache_clear()
         yield
     lineage.cache._kept.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def broad(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """All that DVC knows, in one project. To be read, not changed, as those below."""
+    return projects.broad(tmp_path_factory.mktemp("broad"))
+
+
+@pytest.fixture(scope="session")
+def monorepo(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """A project in a folder of a git repository that has another one, too."""
+    return projects.monorepo(tmp_path_factory.mktemp("monorepo"))
+
+
+@pytest.fixture(scope="session")
+def without_commits(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """A project that was run and never committed."""
+    return projects.without_commits(tmp_path_factory.mktemp("without_commits"))
+
+
+@pytest.fixture(scope="session")
+def legacy(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """A project as DVC 2 left it."""
+    return projects.legacy(tmp_path_factory.mktemp("legacy"))
+
+
+@pytest.fixture(scope="session")
+def shallow(broad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of `broad` without older commits and cache."""
+    return projects.shallow(broad, tmp_path_factory.mktemp("shallow"))
