@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -77,13 +77,21 @@ class Comparison:
         """What a run read, used or did now that isn't what its record says; empty where all agrees."""
         made = self._made.runs[run.name]
         differ = [] if made.command == run.command else [f"its command: {' && '.join(run.command)}"]
-        recorded, now = ({f.path: f.hash for f in r.inputs} for r in (run, made))
-        differ += [f"its input {path}" for path in {**recorded, **now} if recorded.get(path) != now.get(path)]
+        recorded, now = ({f.path: f for f in r.inputs} for r in (run, made))
+        differ += [f"its input {path}" for path in {**recorded, **now} if not self._same_input(path, recorded, now)]
         before, after = ({(f, k): v for f, k, v in r.settings()} for r in (run, made))
         for name in {**before, **after}:
             if not same(before.get(name, ABSENT), after.get(name, ABSENT)):
                 differ.append(f"its parameter {name[0]}: {name[1]}")
         return differ
+
+    def _same_input(self, path: str, recorded: Mapping[str, File], now: Mapping[str, File]) -> bool:
+        if path not in recorded or path not in now:
+            return False
+        old, new = recorded[path], now[path]
+        # what DVC 2 recorded is hashed as DVC 2 did
+        digest = new.hash if old.algorithm == new.algorithm else state_hash(self._clone, old)
+        return digest == old.hash
 
     def _output(self, run: Run, file: File) -> Again:
         made = state_hash(self._clone, file)

@@ -16,10 +16,13 @@ from lineage.contents import Contents, listed
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.hashing import file_hash, folder_hash
-from lineage.model import File, Run
+from lineage.model import File, Kind, Run
 from lineage.repository import Repository
+from lineage.running import Listener, run_streaming
 from lineage.states import State, Workspace
 
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+"""Variables that a git hook has, and that would lead git from the clone to the user's repository."""
 CONFIG = """[core]
     analytics = false
     site_cache_dir = {site}
@@ -56,7 +59,7 @@ class Isolated:
     def environment(self) -> dict[str, str]:
         """This process's environment, with the Python that runs now first, and DVC's state in the folder."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
+        return {**_environment(), "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
 
     def _clone(self, commit: str | None) -> None:
         _git("init", "--quiet", str(self.root), folder=self.root.parent)
@@ -69,40 +72,55 @@ class Isolated:
         _git("checkout", "--quiet", "--detach", commit, folder=self.root)
 
     def _overlay(self) -> None:
-        repository = self._state.repository
-        for path in uncommitted(repository):
-            here, there = repository.root / path, self.root / path
-            if here.is_symlink() or here.is_file():
+        root, paths = self._state.repository.root, uncommitted(self._state.repository)
+        for path in paths:
+            _remove(self.root / path)
+        for path in paths:
+            here, there = root / path, self.root / path
+            is_behind_link = here.parent.resolve() != here.parent
+            if not is_behind_link and (here.is_symlink() or here.is_file()):
                 there.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(here, there, follow_symlinks=False)
-            elif not here.exists():
-                there.unlink(missing_ok=True)
 
     def remove(self, outputs: Iterable[File]) -> None:
-        """Remove what git keeps of outputs, so that what is there afterwards was made."""
+        """Remove what git keeps of outputs, so that what is there afterwards was made.
+
+        Raises:
+            AuditError: an output lies behind a symbolic link that leads out of the clone.
+        """
         for file in outputs:
             place = self.root / file.path
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
-                place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.parent.resolve().is_relative_to(self.root):
+                raise AuditError(
+                    "it lies behind a symbolic link that leads out of the repository",
+                    where=file.path,
+                    expected="an output in the repository: a run must not overwrite anything of yours",
+                )
+            _remove(place)
+            place.parent.mkdir(parents=True, exist_ok=True)
 
-    def provide(self, graph: Graph, stages: Iterable[Run], made: Iterable[Run]) -> None:
+    def provide(
+        self, graph: Graph, stages: Iterable[Run], given: Iterable[Run], listener: Listener | None = None
+    ) -> None:
         """Copy what no command makes: outputs of data, imports and frozen stages, and inputs that git doesn't keep.
+
+        What `dvc add` or an import recorded and isn't here is fetched by `dvc pull` in the clone.
 
         Args:
             stages: what is run again.
-            made: whose outputs are taken as they are.
+            given: whose outputs are taken as they are.
+            listener: is told what DVC writes.
 
         Raises:
             AuditError: something isn't here, or isn't what was recorded; it names all of it.
         """
         problems: dict[str, str | None] = {}
         contents = Contents(self._state)
-        for run in made:
-            for file in run.outputs:
-                problems[file.path] = self._put(file, contents)
+        for run in given:
+            found = {file.path: self._put(file, contents) for file in run.outputs}
+            if run.kind is not Kind.STAGE and any(found.values()):
+                found = self._pulled(run, found, listener)
+            problems.update(found)
         for run in stages:
             for file in graph.own_inputs(run):
                 if file.path not in problems:
@@ -117,6 +135,14 @@ class Isolated:
                 expected="the recorded bytes in the workspace or in DVC's cache:\n    " + "\n    ".join(wrong),
                 todo="Fetch it (dvc pull), or put it back",
             )
+
+    def _pulled(self, run: Run, problems: dict[str, str | None], listener: Listener | None) -> dict[str, str | None]:
+        """Lets DVC fetch the outputs of a `.dvc` file from its source or a remote; what is wrong afterwards."""
+        command = [sys.executable, "-m", "dvc", "pull", "--", run.name]
+        run_streaming(command, self.project, self.environment, listener)
+        clone = Workspace(Repository(self.project))
+        right = {f.path for f in run.outputs if _hash_of(self.root / f.path, clone.files_under(f.path), f) == f.hash}
+        return {path: None if path in right else problem for path, problem in problems.items()}
 
     def _own(self, file: File, contents: Contents) -> str | None:
         """Sees to an input that no run makes: what is wrong with it, or None."""
@@ -164,7 +190,7 @@ class Isolated:
             self.remove([file])
             for path, place in places.items():
                 _copy(place, there / path if path else there)
-            if _copied_hash(there, places, file) == file.hash:
+            if _hash_of(there, places, file) == file.hash:
                 return None
         return f"its bytes aren't those recorded ({file.hash})" if found else f"{file.hash} is nowhere here"
 
@@ -177,15 +203,24 @@ def uncommitted(repository: Repository) -> list[str]:
 
 def _cached_folder(kept: Path, file: File, contents: Contents) -> dict[str, Path]:
     listing = listed(kept.read_bytes(), file.hash or "") if kept.is_file() else None
+    if any(".." in path.split("/") or path.startswith("/") for path in listing or {}):
+        return {}  # no folder that DVC has listed: it would be written outside the clone
     return {path: contents.object(digest, file.algorithm).path for path, digest in (listing or {}).items()}
 
 
-def _copied_hash(there: Path, places: Iterable[str], file: File) -> str:
+def _hash_of(there: Path, places: Iterable[str], file: File) -> str:
     if not file.is_folder:
         return file_hash(there, file.algorithm) if there.is_file() else ""
     if there.is_file():
         return ""
     return folder_hash((path, file_hash(there / path, file.algorithm)) for path in places)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -194,7 +229,12 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
+
+
 def _git(*arguments: str, folder: Path) -> None:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    command, environment = ["git", *arguments], _environment()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AuditError(f"git could not make a clone: {done.stderr.strip()}", where=arguments[-1])

@@ -111,8 +111,8 @@ def rederive(
     allowed = _tolerance(state, tolerance)
     with _folder(repository, keep) as folder:
         clone = Isolated(state, folder)
-        clone.provide(graph, plan.stages, plan.given)
         clone.remove(file for run in plan.stages for file in run.outputs)
+        clone.provide(graph, plan.stages, plan.given, listener)
         names = [run.name for run in plan.stages]
         command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", "--single-item", "--", *names]
         code, said = run_streaming(command, clone.project, clone.environment, listener)
@@ -148,7 +148,11 @@ def _plan(graph: Graph, target: Target) -> _Plan:
     order = [name for name in graph.upstream(target.runs) if name in reached]
     stages = [graph.runs[name] for name in order if name not in fixed]
     if not any(name in target.runs for name in reached - fixed):
-        raise AuditError("no command makes it, so nothing can be run again", where=target.asked, expected="an artifact")
+        raise AuditError(
+            "no command makes it, so nothing can be run again",
+            where=target.asked,
+            expected="what a stage makes that isn't frozen; data, imports and frozen stages are taken as they are",
+        )
     gone = [run.name for run in stages if run.name not in declared]
     if gone:
         raise AuditError(f"dvc.yaml has no stage {', '.join(gone)} any more", where=graph.state.name)

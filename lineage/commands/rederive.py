@@ -1,5 +1,6 @@
 """`rederive`: run everything upstream of a target again, and say whether the record is true."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,8 @@ def rederive_command(
     Exit code 0: the bytes are identical, or the metrics agree within the tolerance. 1: they are not, with the stage
     where the difference entered. 3: it could not be run.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     found = rederive(here(), target, rev, tolerance, keep, _shown)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
@@ -48,6 +51,13 @@ def rederive_command(
         raise typer.Exit(Exit.WRONG)
     if found.answer is Answer.FAILED:
         raise typer.Exit(Exit.PARTIAL)
+
+
+def _stop(number: int, frame: object) -> None:
+    """The first signal stops what runs and cleans up; later ones must not stop the cleaning."""
+    for later in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(later, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _shown(piece: bytes) -> None:

@@ -6,6 +6,7 @@ that reads from it, a metric that jitters, and one that waits.
 
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,9 @@ stages:
     cmd: {sys.executable} jitter.py > jitter.json
     deps: [jitter.py, double.csv]
     metrics: [jitter.json: {{cache: false}}]
+  told:
+    cmd: mkdir -p told && sh told.sh > told/manifest.json
+    outs: [told/manifest.json]
   wait:
     cmd: sh wait.sh
     deps: [wait.sh, secret.txt]
@@ -58,6 +62,11 @@ FILES = {
     "params.yaml": "rows: 1\nlineage:\n  tolerance:\n    relative: 0\n",
     "count.sh": 'echo "{\\"bytes\\": $(wc -c < $1)}"\n',
     "jitter.py": JITTER,
+    "told.sh": """cat <<END
+{"stage": "told", "inputs": {}, "outputs": {}, "environment": {"python": "${SAID:-3.0}",
+ "versions": {"no-such-package": "1.0"}, "locks": {"pylock.toml": "00"}}}
+END
+""",
     "wait.sh": 'sleep "${WAIT:-0}"; test "$FAIL" != yes && cp secret.txt waited.txt\n',
     "secret.txt": "of the user, ignored by git\n",
 }
@@ -107,7 +116,10 @@ def tree(root: Path) -> dict[str, str]:
     }
 
 
-def test_a_deterministic_chain_is_identical_and_nothing_of_the_users_changes(project: Path) -> None:
+def test_a_deterministic_chain_is_identical_and_nothing_of_the_users_changes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(project / ".git"))  # as in a git hook
     before, temporary = tree(project), set(Path(tempfile.gettempdir()).glob("lineage-rederive-*"))
     found = again(project, "metrics.json:bytes")
     assert (found.answer, found.entered, found.notes) == (Answer.IDENTICAL, None, ())
@@ -155,6 +167,47 @@ def test_a_metric_that_varies_agrees_within_the_tolerance_of_the_call_or_of_para
 
 
 @pytest.mark.slow
+def test_with_a_tolerance_metrics_decide_but_an_artifact_that_was_asked_for_has_to_agree(recorded: Path) -> None:
+    assert again(recorded, "heard", tolerance=0.1).answer is Answer.WITHIN
+    assert again(recorded, "heard.txt", tolerance=0.1).answer is Answer.DIFFERS
+    assert again(recorded, "noise", tolerance=0.1).answer is Answer.DIFFERS
+
+
+@pytest.mark.slow
+def test_a_manifest_that_differs_in_its_environment_is_a_note(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAID", "4.0")
+    found = again(recorded, "told/manifest.json")
+    assert (found.answer, found.entered) == (Answer.IDENTICAL, None)
+    assert [output.agreement for output in found.outputs] == [Agreement.RECORD]
+    assert found.notes == (
+        f"Python is {platform.python_version()}, the record has 3.0",
+        "no-such-package is not installed, the record has 1.0",
+        "pylock.toml isn't the one that the record was made with",
+    )
+
+
+@pytest.mark.slow
+def test_data_that_is_not_here_is_fetched_into_the_clone_alone(project: Path, tmp_path: Path) -> None:
+    run(["dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "remote")], project)
+    run(["dvc", "push", "--quiet", "raw"], project)
+    commit(project, "remote")
+    shutil.rmtree(project / "raw")
+    shutil.rmtree(project / ".dvc" / "cache")
+    before = tree(project)
+    assert again(project, "metrics.json").answer is Answer.IDENTICAL
+    assert tree(project) == before
+
+
+def test_an_output_behind_a_link_that_leads_away_is_refused(project: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    shutil.move(project / "told", precious)
+    (project / "told").symlink_to(precious)
+    with pytest.raises(AuditError, match="behind a symbolic link"):
+        again(project, "told")
+    assert (precious / "manifest.json").exists()
+
+
+@pytest.mark.slow
 def test_changed_code_is_what_a_difference_is_put_down_to(project: Path) -> None:
     (project / "count.sh").write_text("echo '{\"bytes\": 1}'\n")
     found = again(project, "count")
@@ -185,20 +238,16 @@ def test_a_stage_that_fails_is_named_with_what_it_said(project: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_folder_and_no_process(recorded: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_no_folder_and_no_process(recorded: Path, tmp_path: Path, number: signal.Signals) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     variables = {**environment(), "TMPDIR": str(temporary), "WAIT": SLEEP, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "lineage", "rederive", "wait"]
-    process = subprocess.Popen(
-        command,
-        cwd=recorded,
-        env=variables,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = subprocess.Popen(command, cwd=recorded, env=variables, stderr=subprocess.DEVNULL)
     until_sleeping(process)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
+    os.kill(process.pid, signal.SIGINT)  # who waits presses it again
     assert process.wait(timeout=20) == 130
     assert sleeping() == []
     assert [*temporary.iterdir()] == []
