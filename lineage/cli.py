@@ -12,6 +12,7 @@ from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.history import history_command
 from lineage.commands.rederive import rederive_command
+from lineage.commands.trace import trace_command
 from lineage.commands.verify import verify_command
 from lineage.errors import AuditError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("trace")(trace_command)
 app.command("diff")(diff_command)
 app.command("verify")(verify_command)
 app.command("rederive")(rederive_command)

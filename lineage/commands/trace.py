@@ -1,0 +1,66 @@
+"""`trace`: where a number came from, as a tree, JSON, a flowchart or a page."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lineage.commands.common import AsJson, Exit, Revision, Target, err, here, out
+from lineage.errors import AuditError
+from lineage.render.mermaid import mermaid
+from lineage.render.page import page
+from lineage.render.tree import tree
+from lineage.trace import trace
+
+UNWRAPPED = 10_000
+"""Columns where no terminal folds lines."""
+
+
+def trace_command(
+    target: Target,
+    rev: Revision = None,
+    full: Annotated[bool, typer.Option("--full", help="With every parameter and every code file.")] = False,
+    as_json: AsJson = False,
+    as_mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write one page that needs nothing else.", show_default=False, metavar="FILE"),
+    ] = None,
+) -> None:
+    """Say where something came from: every run upstream of it, down to the raw sources.
+
+    Exit code 3: not all could be read.
+    """
+    if as_json + as_mermaid + (html is not None) > 1:
+        raise AuditError("these exclude each other", where="--json, --mermaid, --html", todo="Give one of them")
+    found = trace(here(), target, rev)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    elif as_mermaid:
+        typer.echo(mermaid([found]))
+    elif html is not None:
+        write(html, page([found]))
+        err.print(f"wrote {html}", markup=False)
+    else:
+        out.print(tree(found, full), soft_wrap=False, width=None if out.is_terminal else UNWRAPPED)
+    if found.gaps:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        AuditError: it can't be written there.
+    """
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=file.parent, delete=False) as part:
+            part.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(part.name).chmod(0o666 & ~umask)
+        Path(part.name).replace(file)
+    except OSError as error:
+        raise AuditError(f"it can't be written: {error.strerror}", where=str(file)) from None
