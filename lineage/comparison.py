@@ -9,7 +9,6 @@ from typing import Any
 
 from lineage.changes import Change, Effect, Entry, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
-from lineage.declared import declared_stages
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
 from lineage.lockfile import Unreadable
@@ -138,14 +137,8 @@ class Comparison:
     @cached_property
     def _declared(self) -> dict[str, tuple[str, str]]:
         """Run -> the commands that dvc.yaml says on the two sides, where they differ; the records may know neither."""
-        files = [
-            {f: side.state.read(f) for f in side.state.dvc_files() if f.endswith("dvc.yaml")} for side in self.sides
-        ]
-        if files[0] == files[1]:
-            return {}
-        try:
-            old, new = (declared_stages(side.state) for side in self.sides)
-        except Unreadable:
+        old, new = (side.declared for side in self.sides)
+        if isinstance(old, Unreadable) or isinstance(new, Unreadable):
             return {}
         pairs = {n: (old[n].command, new[n].command) for n in self.common if n in old and n in new}
         return {n: (" && ".join(a), " && ".join(b)) for n, (a, b) in pairs.items() if a != b}

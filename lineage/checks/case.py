@@ -8,8 +8,10 @@ from typing import Any
 
 from lineage.cache import remembered
 from lineage.contents import Contents, parsed
+from lineage.declared import Declared, declared_stages
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
+from lineage.lockfile import Unreadable
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Run
 from lineage.states import State, Workspace
@@ -41,6 +43,19 @@ class Case:
     def runs(self) -> tuple[Run, ...]:
         """The runs that are asked about, what is read before what reads it."""
         return tuple(self.graph.runs[name] for name in self.names)
+
+    @cached_property
+    def declared(self) -> dict[str, Declared] | Unreadable:
+        """What dvc.yaml says now, or why it can't be read."""
+        try:
+            return declared_stages(self.state)
+        except Unreadable as error:
+            return error
+
+    def is_frozen(self, run: Run) -> bool:
+        """Whether dvc.yaml keeps a stage as it is, whatever becomes of its inputs."""
+        stages = self.declared
+        return isinstance(stages, dict) and run.name in stages and stages[run.name].frozen
 
     def outputs(self) -> Iterator[tuple[Run, File]]:
         """Every output of the runs."""

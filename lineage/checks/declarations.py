@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
-from lineage.declared import declared_stages
 from lineage.lockfile import Unreadable
 from lineage.model import Fault, Finding
 
 
 def check_declarations(case: Case) -> Iterator[Finding]:
     """Commands of dvc.yaml against those of dvc.lock; stages that have not run."""
-    try:
-        stages = declared_stages(case.state)
-    except Unreadable as error:
-        yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.yaml", what=str(error))
+    stages = case.declared
+    if isinstance(stages, Unreadable):
+        yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.yaml", what=str(stages))
         return
     whole = set(case.names) == set(case.graph.runs)
     for name, stage in stages.items():

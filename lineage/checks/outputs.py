@@ -10,7 +10,7 @@ from typing import Any
 from lineage.checks.case import Case
 from lineage.contents import listed
 from lineage.hashing import Progress, file_hash, stream_hash
-from lineage.model import Fault, File, Finding, Run
+from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Workspace
 
 
@@ -138,7 +138,7 @@ def _corrupt(claim: Claim, found: str) -> Finding:
 
 
 def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
-    """Every cached output in a remote, streamed and hashed.
+    """Every cached output in a remote, streamed and hashed; DVC pushes no imports.
 
     Args:
         remote: DVC's object store of it.
@@ -146,7 +146,7 @@ def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
     """
     seen: set[str] = set()
     for run, file in case.outputs():
-        if file.hash is None or file.is_external or file.hash in seen or not _is_cached(case, file):
+        if file.hash is None or file.is_external or file.hash in seen or not _is_pushed(case, run, file):
             continue
         seen.add(file.hash)
         yield from _remote_object(remote, name, run, file.path, file.hash, file.algorithm)
@@ -157,8 +157,8 @@ def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
                     yield from _remote_object(remote, name, run, f"{file.path}/{path}", digest, file.algorithm)
 
 
-def _is_cached(case: Case, file: File) -> bool:
-    return case.state.blob(file.path) is None
+def _is_pushed(case: Case, run: Run, file: File) -> bool:
+    return run.kind is not Kind.IMPORT and case.state.blob(file.path) is None
 
 
 def _remote_object(remote: Any, name: str, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:
