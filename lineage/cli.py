@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from lineage.commands.attest import attest_command, check_command, keygen_command
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.history import history_command
@@ -27,6 +28,9 @@ app.command("diff")(diff_command)
 app.command("verify")(verify_command)
 app.command("rederive")(rederive_command)
 app.command("history")(history_command)
+app.command("keygen")(keygen_command)
+app.command("attest")(attest_command)
+app.command("check")(check_command)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What the commands share: arguments, exit codes, progress, how a finding is printed."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
+from lineage.errors import AuditError
 from lineage.hashing import Progress as Told
 from lineage.repository import Repository
 
@@ -34,6 +36,9 @@ Revision = Annotated[
     str | None,
     typer.Option("--rev", help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
 ]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Write to this file instead of stdout.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 
 
@@ -49,3 +54,18 @@ def hashing() -> Iterator[Told]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda amount: progress.advance(task, amount)
+
+
+def write(data: bytes, output: Path | None) -> None:
+    """Write an answer to a file, or to stdout.
+
+    Raises:
+        AuditError: the file can't be written.
+    """
+    if output is None:
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise AuditError(f"it can't be written: {error.strerror}", where=str(output)) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lineage.cache
-from tests.lineage import projects
+from tests.lineage import model_projects, projects
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,3 +52,15 @@ def legacy(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> P
 def shallow(broad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of `broad` without older commits and cache."""
     return projects.shallow(broad, tmp_path_factory.mktemp("shallow"))
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """A project that makes a model and a metric."""
+    return model_projects.plain(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def nasty(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
+    """A project whose names hold spaces, quotes, markup and unicode, without commits."""
+    return model_projects.nasty(tmp_path_factory.mktemp("nasty"))

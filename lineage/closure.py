@@ -1,0 +1,361 @@
+"""Every file of a closure with its bytes hashed anew: what attestations, exports and cards share. Writes nothing.
+
+A file's bytes are the workspace's where it is asked and has the file, else git's, else those of DVC's cache.
+"""
+
+import hashlib
+import io
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lineage.contents import Contents, parsed
+from lineage.errors import AuditError
+from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
+from lineage.model import File, Run
+from lineage.repository import Repository
+from lineage.states import State, Workspace, open_state
+from lineage.trace import Input, Parameter, Role, Step, Trace
+from lineage.values import same, shown, value_at
+
+NAMED = 5
+"""Files that a message names."""
+
+
+class Part(StrEnum):
+    """What a file is to a closure."""
+
+    ARTIFACT = "artifact"
+    """A run made it."""
+    CODE = "code"
+    """Git keeps it: code, or data."""
+    UNPINNED = "unpinned"
+    """Neither a run made it nor git keeps it."""
+    PARAMETERS = "parameters"
+    ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file of a closure."""
+
+    path: str
+    part: Part
+    hash: str | None = None
+    """DVC's, as the record has it; None where it has none."""
+    algorithm: str = "md5"
+    run: str | None = None
+    """Who made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What bytes hash to, in hex."""
+
+    size: int
+    """Bytes."""
+    md5: str
+    sha256: str
+    blob: str
+    """Git's id of a file with these bytes."""
+
+
+class Places:
+    """Where a state's files are, and what their bytes hash to; each is read once.
+
+    Args:
+        state: a commit, an experiment, or the workspace.
+        progress: is told how many bytes were read.
+    """
+
+    def __init__(self, state: State, progress: Progress | None = None) -> None:
+        self.state = state
+        self.contents = Contents(state)
+        self._progress = progress
+        self._known: dict[tuple[int, int], Digests] = {}
+
+    def find(self, path: str, digest: str | None, algorithm: str = "md5") -> Path | bytes | None:
+        """A file or a blob's bytes; None where it is nowhere.
+
+        Args:
+            path: relative to the repository's root.
+            digest: DVC's hash, by which the cache has it.
+        """
+        here = self.state.repository.root / path
+        if self.state.is_workspace and here.is_file():
+            return here
+        if (blob := self.state.committed(path)) is not None:
+            return blob
+        kept = self.contents.object(digest, algorithm) if digest is not None else None
+        return kept.path if kept is not None and kept.exists else None
+
+    def digests(self, places: Iterable[Path | bytes]) -> list[Digests]:
+        """What files and bytes hash to, several at a time."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return [*pool.map(self._one, places)]
+
+    def _one(self, place: Path | bytes) -> Digests:
+        if isinstance(place, bytes):
+            return digests(io.BytesIO(place), len(place), self._progress)
+        found = place.stat()
+        key = (found.st_dev, found.st_ino)
+        if key not in self._known:
+            with place.open("rb") as stream:
+                self._known[key] = digests(stream, found.st_size, self._progress)
+        return self._known[key]
+
+
+def digests(stream: BinaryIO, size: int, progress: Progress | None = None) -> Digests:
+    """Every hash of a stream in one pass.
+
+    Args:
+        size: its length in bytes, which git's id begins with.
+    """
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    while block := stream.read(BLOCK):
+        for hashing in (md5, sha256, git):
+            hashing.update(block)
+        if progress is not None:
+            progress(len(block))
+    return Digests(size, md5.hexdigest(), sha256.hexdigest(), git.hexdigest())
+
+
+class Closure:
+    """The files of a traced target.
+
+    Args:
+        repository: where it was traced.
+        traced: the target's closure.
+        progress: is told how many bytes were hashed.
+    """
+
+    def __init__(self, repository: Repository, traced: Trace, progress: Progress | None = None) -> None:
+        self.trace = traced
+        self.places = Places(open_state(repository, traced.revision), progress)
+        self._made = {file.path for step in traced.steps for file in step.outputs}
+        self._hashed: dict[str, Digests] = {}
+
+    @property
+    def state(self) -> State:
+        """The commit, experiment or workspace."""
+        return self.places.state
+
+    def members(self) -> list[Member]:
+        """Every file, in the order of the runs, each path once.
+
+        Raises:
+            AuditError: the list of a folder's files isn't here.
+        """
+        found: dict[str, Member] = {}
+        for step in self.trace.steps:
+            for member in self._of_step(step):
+                found.setdefault(member.path, member)
+        for member in self._asked(found):
+            found.setdefault(member.path, member)
+        for name in self.trace.environment:
+            found.setdefault(name, Member(name, Part.ENVIRONMENT))
+        return [*found.values()]
+
+    def subjects(self) -> list[Member]:
+        """The files of the target itself.
+
+        Raises:
+            AuditError: it has none, or the list of a folder's files isn't here.
+        """
+        target, members = self.trace.target, self.members()
+        if target.path is None:
+            found = [m for m in members if m.part is Part.ARTIFACT and m.run in target.runs]
+        else:
+            found = [m for m in members if m.path == target.path or m.path.startswith(target.path + "/")]
+        if not found:
+            raise AuditError("it has no files", where=target.asked, expected="an artifact, or a stage with outputs")
+        return found
+
+    def hashed(self, members: Iterable[Member]) -> dict[Member, Digests]:
+        """What the bytes hash to, which the record has to agree with.
+
+        Raises:
+            AuditError: bytes are missing, or aren't those that the record names; parameters aren't what a run read.
+        """
+        todo = [m for m in members if m.path not in self._hashed]
+        places = {m: self.places.find(m.path, m.hash, m.algorithm) for m in todo}
+        missing = [m.path for m, place in places.items() if place is None]
+        if missing:
+            where = "workspace, git" if self.state.is_workspace else "git"
+            raise AuditError(f"neither in {where} nor in the cache", where=_listed(missing), todo="Fetch: dvc pull")
+        found = [place for place in places.values() if place is not None]
+        self._hashed.update(zip((m.path for m in todo), self.places.digests(found), strict=True))
+        wrong = [*self._wrong(places)]
+        if wrong:
+            raise AuditError("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: python -m lineage verify")
+        return {m: self._hashed[m.path] for m in members}
+
+    def check_record(self) -> None:
+        """Hold parameter files and folders against what the runs read, and what one run read against what others did.
+
+        Raises:
+            AuditError: they differ.
+        """
+        known = {file.path: (file.hash, step.name) for step in self.trace.steps for file in step.outputs}
+        for step in self.trace.steps:
+            for read in step.inputs:
+                first, other = known.setdefault(read.file.path, (read.file.hash, step.name))
+                if first != read.file.hash:
+                    what = f"{step.name} read {read.file.hash}, the record of {other} says {first}"
+                    raise AuditError(what, where=read.file.path)
+            for file, parameters in _by_file(step.parameters).items():
+                self._check_parameters(step, file, parameters)
+            for read in step.inputs:
+                if read.file.is_folder and read.role in (Role.CODE, Role.UNPINNED):
+                    self._check_folder(step, read)
+
+    def _of_step(self, step: Step) -> Iterator[Member]:
+        for file in step.outputs:
+            if not file.is_external:
+                yield from self._output(step, file)
+        for read in step.inputs:
+            yield from self._input(read)
+        for file_name in _by_file(step.parameters):
+            yield Member(file_name, Part.PARAMETERS)
+
+    def _output(self, step: Step, file: File) -> Iterator[Member]:
+        if not file.is_folder:
+            yield Member(file.path, Part.ARTIFACT, file.hash, file.algorithm, step.name)
+            return
+        listing = self.places.contents.listing(file)
+        if listing is None:
+            raise AuditError(
+                "the list of what the stage wrote into this folder is not here, or isn't what its hash says",
+                where=file.path,
+                todo="Fetch it: dvc pull; or see: python -m lineage verify",
+            )
+        for path, digest in listing.items():
+            yield Member(f"{file.path}/{path}", Part.ARTIFACT, digest, file.algorithm, step.name)
+
+    def _input(self, read: Input) -> Iterator[Member]:
+        if read.role is Role.EXTERNAL:
+            return
+        file = read.file
+        part = Part.UNPINNED if read.role is Role.UNPINNED else Part.CODE
+        if read.role is Role.ARTIFACT:
+            yield from (Member(f"{file.path}/{p}", part) for p in self._kept_beside(file.path))
+        elif file.is_folder:
+            yield from (Member(f"{file.path}/{p}", part) for p in self._under(file.path))
+        else:
+            yield Member(file.path, part, file.hash, file.algorithm)
+
+    def _asked(self, found: Mapping[str, Member]) -> Iterator[Member]:
+        """The target, where no run made it."""
+        target = self.trace.target
+        if target.path is None or target.runs or target.path in found:
+            return
+        file = File(target.path, target.hash)
+        blob = self.state.blob(file.path)
+        role = Role.CODE if blob or self.state.committed_under(file.path) else Role.UNPINNED
+        yield from self._input(Input(file=file, role=Role.EXTERNAL if file.is_external else role))
+
+    def _under(self, path: str) -> list[str]:
+        """Files of a folder that no run made."""
+        if isinstance(self.state, Workspace) and (self.state.repository.root / path).is_dir():
+            return [*self.state.files_under(path)]
+        return [*self.state.committed_under(path)]
+
+    def _kept_beside(self, path: str) -> Iterator[str]:
+        """What git keeps in a folder beside the outputs of runs."""
+        for below in self.state.committed_under(path):
+            parents = [f"{path}/{below}"]
+            while parents[-1]:
+                parents.append(posixpath.dirname(parents[-1]))
+            if not self._made.intersection(parents):
+                yield below
+
+    def _wrong(self, places: Mapping[Member, Path | bytes | None]) -> Iterator[str]:
+        for member, place in places.items():
+            if member.hash is None:
+                continue
+            found = self._hashed[member.path].md5
+            if member.algorithm == LEGACY and place is not None:
+                found = _legacy(place)
+            if found != member.hash:
+                yield f"{member.path}: its bytes hash to {found}, the record says {member.hash}"
+
+    def _check_parameters(self, step: Step, file: str, parameters: Iterable[Parameter]) -> None:
+        content = parsed(self.state.read(file), file)
+        for parameter in parameters:
+            now = value_at(content, parameter.key)
+            if not same(now, parameter.value):
+                raise AuditError(
+                    f"{parameter.key} is {shown(now)}, {step.name} ran with {shown(parameter.value)}",
+                    where=file,
+                    todo="Run it again (dvc repro), or name a revision that has both",
+                )
+
+    def _check_folder(self, step: Step, read: Input) -> None:
+        file = read.file
+        members = [Member(f"{file.path}/{p}", Part.CODE) for p in self._under(file.path)]
+        entries = {m.path[len(file.path) + 1 :]: d.md5 for m, d in self.hashed(members).items()}
+        if file.algorithm != LEGACY and folder_hash(entries.items()) != file.hash:
+            raise AuditError(f"it has other files than those that {step.name} read", where=file.path)
+
+
+def recorded_hash(places: Places, producers: Iterable[tuple[Run, File]], path: str) -> tuple[str, str] | None:
+    """DVC's hash of an output, or of a file in one, and its algorithm; None where the record has none.
+
+    Args:
+        producers: the outputs that the path is or lies in.
+    """
+    for _, output in producers:
+        if output.path == path and output.hash is not None and not output.is_folder:
+            return output.hash, output.algorithm
+        if output.is_folder and path.startswith(output.path + "/"):
+            digest = (places.contents.listing(output) or {}).get(path[len(output.path) + 1 :])
+            return None if digest is None else (digest, output.algorithm)
+    return None
+
+
+def step_id(step: Step) -> str:
+    """A hash of what a run is: its command, parameters, inputs and outputs, not when it was recorded; hex."""
+    said = step.model_dump_json(include={"name", "kind", "folder", "command", "parameters", "inputs", "outputs"})
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def trace_id(traced: Trace) -> str:
+    """A hash of a target's whole record; hex."""
+    parts: list[Any] = [traced.target.asked, traced.target.hash, traced.commit and traced.commit.id]
+    text = repr([*parts, *(step_id(step) for step in traced.steps)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def target_steps(traced: Trace) -> list[Step]:
+    """The runs that made the target."""
+    return [step for step in traced.steps if step.name in traced.target.runs]
+
+
+def parameter_tree(step: Step) -> dict[str, dict[str, Any]]:
+    """Parameter file -> dotted key -> value."""
+    return {file: {p.key: p.value for p in found} for file, found in _by_file(step.parameters).items()}
+
+
+def _by_file(parameters: Iterable[Parameter]) -> dict[str, list[Parameter]]:
+    found: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        found.setdefault(parameter.file, []).append(parameter)
+    return found
+
+
+def _legacy(place: Path | bytes) -> str:
+    if isinstance(place, bytes):
+        return stream_hash(io.BytesIO(place), LEGACY)
+    with place.open("rb") as stream:
+        return stream_hash(stream, LEGACY)
+
+
+def _listed(paths: list[str]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(paths[:NAMED]) + more

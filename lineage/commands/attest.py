@@ -1,0 +1,77 @@
+"""`keygen`, `attest` and `check`: sign where an artifact came from, and say later whether it still holds."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from lineage.attestation import Checked, attest, check
+from lineage.commands.common import AsJson, Exit, Output, Revision, Target, err, hashing, here, out, write
+from lineage.errors import AuditError
+from lineage.signing import Forged, generate_key
+
+
+def keygen_command(
+    file: Annotated[Path, typer.Argument(help="The private key's new file; FILE.pub gets the public key.")],
+) -> None:
+    """Make an Ed25519 key to sign with. Keep FILE secret; give FILE.pub to whoever checks."""
+    public = generate_key(file)
+    out.print(f"private key: {escape(str(file))} (keep it secret, and out of git)\npublic key:  {escape(str(public))}")
+
+
+def attest_command(
+    target: Target,
+    key: Annotated[Path, typer.Option(help="The private key that `keygen` made.", show_default=False)],
+    rev: Revision = None,
+    output: Output = None,
+) -> None:
+    """Sign what a target is and every file that it came from: an in-toto statement with SLSA provenance.
+
+    All bytes are hashed anew. What is missing, or isn't as dvc.lock says, is refused.
+    """
+    with hashing() as progress:
+        made = attest(here(), target, key, rev, progress)
+    write(made, output)
+
+
+def check_command(
+    attestation: Annotated[Path, typer.Argument(help="The file that `attest` wrote.", show_default=False)],
+    key: Annotated[Path, typer.Option(help="The signer's public key, FILE.pub.", show_default=False)],
+    rev: Revision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the signature of an attestation, then hash every file that it names.
+
+    Exit code 1: it was tampered with, or a file differs. 3: nothing differs, but not every file is here.
+    """
+    try:
+        data = attestation.read_bytes()
+    except OSError as error:
+        raise AuditError(f"it can't be read: {error.strerror}", where=str(attestation)) from None
+    try:
+        with hashing() as progress:
+            found = check(here(), data, key, rev, progress)
+    except Forged as error:
+        err.print(f"[red]{escape(f'{attestation}: {error}')}")
+        raise typer.Exit(Exit.WRONG) from None
+    if as_json:
+        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        _print(found)
+    if not found.holds:
+        raise typer.Exit(Exit.WRONG)
+    if not found.complete:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _print(found: Checked) -> None:
+    for differing in found.differing:
+        out.print(f"[red]{escape(f'{differing.path}: {differing.what}')}")
+    for path in found.missing:
+        out.print(f"[yellow]{escape(path)}: neither in {escape(found.revision)} nor in the cache")
+    verdict = "[green]holds" if found.holds and found.complete else "[red]does not hold" if not found.holds else ""
+    partial = "" if found.complete else "[yellow]not every file is here"
+    out.print(f"{escape(found.target)}: {verdict or partial}")
+    out.print(f"[dim]signed by {found.signer[:16]}, commit {(found.commit or 'none')[:10]}, {found.files} files")
