@@ -7,28 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pygit2
+from dvc.config import Config
 
 from lineage.contents import Contents, listed
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.hashing import file_hash, folder_hash
-from lineage.model import File, Kind, Run
+from lineage.model import File, Run
 from lineage.repository import Repository
 from lineage.running import Listener, run_streaming
 from lineage.states import State, Workspace
 
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 """Variables that a git hook has, and that would lead git from the clone to the user's repository."""
-CONFIG = """[core]
-    analytics = false
-    site_cache_dir = {site}
-[cache]
-    dir = {cache}
-"""
 
 
 class Isolated:
@@ -49,11 +44,9 @@ class Isolated:
         self._clone(state.commit)
         if state.is_workspace:
             self._overlay()
-        local = self.project / ".dvc" / "config.local"
-        local.parent.mkdir(parents=True, exist_ok=True)
-        local.write_text(CONFIG.format(site=self._site, cache=folder / "cache"), encoding="utf-8")
-        for lock in self.project.rglob("dvc.lock"):
-            lock.unlink()
+        with Config(str(self.project / ".dvc")).edit("local") as local:
+            local["core"] = {"analytics": False, "site_cache_dir": str(self._site)}
+            local["cache"] = {"dir": str(folder / "cache")}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,7 +59,7 @@ class Isolated:
         if commit is None:
             return
         # by its id, since no branch need hold it (experiments are under refs/exps); protocol 2 gives any id
-        source = str(self._state.repository.git.path)
+        source = str(self._state.repository.root)
         fetch = ("-c", "protocol.version=2", "fetch", "--quiet", "--no-tags", "--update-shallow", source, commit)
         _git(*fetch, folder=self.root)
         _git("checkout", "--quiet", "--detach", commit, folder=self.root)
@@ -82,29 +75,33 @@ class Isolated:
                 there.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(here, there, follow_symlinks=False)
 
-    def remove(self, outputs: Iterable[File]) -> None:
-        """Remove what git keeps of outputs, so that what is there afterwards was made.
+    def forget(self, outputs: Iterable[File]) -> None:
+        """Remove what git keeps of outputs, and every dvc.lock: what is there afterwards was made.
 
         Raises:
             AuditError: an output lies behind a symbolic link that leads out of the clone.
         """
         for file in outputs:
-            place = self.root / file.path
-            if not place.parent.resolve().is_relative_to(self.root):
-                raise AuditError(
-                    "it lies behind a symbolic link that leads out of the repository",
-                    where=file.path,
-                    expected="an output in the repository: a run must not overwrite anything of yours",
-                )
-            _remove(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            _remove(self._place(file))
+        for lock in self.project.rglob("dvc.lock"):
+            lock.unlink()
+
+    def _place(self, file: File) -> Path:
+        place = self.root / file.path
+        if not place.parent.resolve().is_relative_to(self.root):
+            raise AuditError(
+                "it lies behind a symbolic link that leads out of the repository",
+                where=file.path,
+                expected="a place in the repository: nothing of yours must be overwritten",
+            )
+        return place
 
     def provide(
         self, graph: Graph, stages: Iterable[Run], given: Iterable[Run], listener: Listener | None = None
     ) -> None:
         """Copy what no command makes: outputs of data, imports and frozen stages, and inputs that git doesn't keep.
 
-        What `dvc add` or an import recorded and isn't here is fetched by `dvc pull` in the clone.
+        What a `.dvc` file or a frozen stage recorded and isn't here is fetched by `dvc pull` in the clone.
 
         Args:
             stages: what is run again.
@@ -114,13 +111,11 @@ class Isolated:
         Raises:
             AuditError: something isn't here, or isn't what was recorded; it names all of it.
         """
-        problems: dict[str, str | None] = {}
         contents = Contents(self._state)
-        for run in given:
-            found = {file.path: self._put(file, contents) for file in run.outputs}
-            if run.kind is not Kind.STAGE and any(found.values()):
-                found = self._pulled(run, found, listener)
-            problems.update(found)
+        problems = {file.path: self._put(file, contents) for run in given for file in run.outputs}
+        lacking = [run for run in given if any(problems[file.path] is not None for file in run.outputs)]
+        if lacking:
+            self._pull(lacking, problems, listener)
         for run in stages:
             for file in graph.own_inputs(run):
                 if file.path not in problems:
@@ -136,13 +131,14 @@ class Isolated:
                 todo="Fetch it (dvc pull), or put it back",
             )
 
-    def _pulled(self, run: Run, problems: dict[str, str | None], listener: Listener | None) -> dict[str, str | None]:
-        """Lets DVC fetch the outputs of a `.dvc` file from its source or a remote; what is wrong afterwards."""
-        command = [sys.executable, "-m", "dvc", "pull", "--", run.name]
+    def _pull(self, runs: Sequence[Run], problems: dict[str, str | None], listener: Listener | None) -> None:
+        """Lets DVC fetch outputs from their sources or a remote; those that came as recorded are no problem."""
+        command = [sys.executable, "-m", "dvc", "pull", "--", *(run.name for run in runs)]
         run_streaming(command, self.project, self.environment, listener)
         clone = Workspace(Repository(self.project))
-        right = {f.path for f in run.outputs if _hash_of(self.root / f.path, clone.files_under(f.path), f) == f.hash}
-        return {path: None if path in right else problem for path, problem in problems.items()}
+        for file in (file for run in runs for file in run.outputs):
+            if _hash_of(self.root / file.path, clone.files_under(file.path), file) == file.hash:
+                problems[file.path] = None
 
     def _own(self, file: File, contents: Contents) -> str | None:
         """Sees to an input that no run makes: what is wrong with it, or None."""
@@ -151,8 +147,7 @@ class Isolated:
         if file.path.startswith("../"):
             return "it lies beside the repository, where the clone doesn't see it"
         if file.path.startswith("/"):
-            place = Path(file.path)
-            right = place.is_dir() if file.is_folder else place.is_file() and file_hash(place) == file.hash
+            right = _hash_of(Path(file.path), self._source.files_under(file.path), file) == file.hash
             return None if right else "it isn't what was recorded"
         if self._state.blob(file.path) is not None or (self._state.is_workspace and (self.root / file.path).is_file()):
             return None  # git has it; whether it is what was recorded is seen when the stage has run
@@ -178,7 +173,7 @@ class Isolated:
         """Copies recorded bytes from the workspace or the cache, and hashes the copy; what is wrong, or None."""
         if file.is_external or file.hash is None:
             return None
-        there = self.root / file.path
+        there = self._place(file)
         kept = contents.object(file.hash, file.algorithm).path
         candidates = [self._source.files_under(file.path)]
         candidates += [_cached_folder(kept, file, contents) if file.is_folder else {"": kept}]
@@ -187,7 +182,7 @@ class Isolated:
             if not places or not all(place.is_file() for place in places.values()):
                 continue
             found = True
-            self.remove([file])
+            _remove(there)
             for path, place in places.items():
                 _copy(place, there / path if path else there)
             if _hash_of(there, places, file) == file.hash:

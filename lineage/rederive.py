@@ -111,8 +111,8 @@ def rederive(
     allowed = _tolerance(state, tolerance)
     with _folder(repository, keep) as folder:
         clone = Isolated(state, folder)
-        clone.remove(file for run in plan.stages for file in run.outputs)
         clone.provide(graph, plan.stages, plan.given, listener)
+        clone.forget(file for run in plan.stages for file in run.outputs)
         names = [run.name for run in plan.stages]
         command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", "--single-item", "--", *names]
         code, said = run_streaming(command, clone.project, clone.environment, listener)

@@ -4,7 +4,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pygit2
@@ -68,7 +68,7 @@ class State(ABC):
                 found = spec.check_file(below).include
                 decided = decided if found is None else found
             name, deeper, rest = below.partition("/")
-            if not deeper or not rest:
+            if not name or not deeper or not rest:
                 return decided
             folder = f"{folder}/{name}" if folder else name
 
@@ -80,10 +80,8 @@ class State(ABC):
     def _ignored(self, folder: str) -> GitIgnoreSpec | None:
         """What the .dvcignore of a folder says; None where there is none."""
         if folder not in self._specs:
-            data = self.read(f"{folder}/.dvcignore" if folder else ".dvcignore")
-            lines = [] if data is None else data.decode(errors="replace").splitlines()
-            lines = [*ALWAYS_IGNORED, *lines] if folder == self.repository.folder else lines
-            self._specs[folder] = GitIgnoreSpec.from_lines(lines) if lines else None
+            data = self.read(f"{folder}/.dvcignore" if folder else ".dvcignore") or b""
+            self._specs[folder] = _ignoring(data, folder == self.repository.folder)
         return self._specs[folder]
 
     def _entry(self, path: str) -> pygit2.Object | None:
@@ -165,6 +163,13 @@ def open_state(repository: Repository, name: str | None) -> State:
     if name is None or name == WORKSPACE:
         return Workspace(repository)
     return Committed(repository, repository.resolve(name))
+
+
+@cache
+def _ignoring(dvcignore: bytes, is_top: bool) -> GitIgnoreSpec | None:
+    """What a .dvcignore says, that of the project's folder with what DVC always leaves out; revisions share most."""
+    lines = dvcignore.decode(errors="replace").splitlines()
+    return GitIgnoreSpec.from_lines([*ALWAYS_IGNORED, *lines] if is_top else lines) if lines or is_top else None
 
 
 def is_dvc_file(name: str) -> bool:

@@ -53,7 +53,7 @@ stages:
     outs: [told/manifest.json]
   wait:
     cmd: sh wait.sh
-    deps: [wait.sh, secret.txt]
+    deps: [wait.sh, secret.txt, mixed]
     outs: [waited.txt]
 """
 FILES = {
@@ -68,6 +68,8 @@ FILES = {
 END
 """,
     "wait.sh": 'sleep "${WAIT:-0}"; test "$FAIL" != yes && cp secret.txt waited.txt\n',
+    "mixed/tracked.txt": "git has it\n",
+    "mixed/own.txt": "git ignores it\n",
     "secret.txt": "of the user, ignored by git\n",
 }
 ROOT = Path(__file__).parents[2]
@@ -84,7 +86,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, private_folders: None) ->
     run(["dvc", "init", "--quiet"], root)
     run(["dvc", "add", "--quiet", "raw"], root)
     with (root / ".gitignore").open("a") as file:
-        file.write("secret.txt\n")
+        file.write("secret.txt\nmixed/own.txt\n")
     run(["dvc", "repro", "--quiet"], root)
     commit(root, "first")
     return root
@@ -208,6 +210,27 @@ def test_an_output_behind_a_link_that_leads_away_is_refused(project: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fixture", "target", "revision", "runs"),
+    [
+        ("broad", "last.txt", None, ["stamp", "prepare", "sub/dvc.yaml:train", "last"]),
+        ("broad", "work/summary.txt", "v1", ["prepare", "split@train", "fit@1-a", "fit@2-a", "summary"]),
+        ("shallow", "score", None, ["prepare", "split@train", "fit@1-a", "score"]),  # all data from the remote
+        ("monorepo", "deep/after.json", "HEAD", ["count", "deep/dvc.yaml:after"]),
+        ("without_commits", "copy", None, ["copy"]),
+        ("legacy", "out.txt", None, ["copy"]),
+    ],
+)
+def test_projects_that_are_not_ours_are_run_again(
+    request: pytest.FixtureRequest, fixture: str, target: str, revision: str | None, runs: list[str]
+) -> None:
+    root: Path = request.getfixturevalue(fixture)
+    found = again(root, target, revision)
+    assert (found.answer, [*found.runs]) == (Answer.IDENTICAL, runs)
+    assert not run(["git", "diff", "--name-only"], root)
+
+
+@pytest.mark.slow
 def test_changed_code_is_what_a_difference_is_put_down_to(project: Path) -> None:
     (project / "count.sh").write_text("echo '{\"bytes\": 1}'\n")
     found = again(project, "count")
@@ -217,7 +240,7 @@ def test_changed_code_is_what_a_difference_is_put_down_to(project: Path) -> None
 @pytest.mark.slow
 def test_an_experiment_of_which_no_branch_knows_is_run_and_kept_where_asked(project: Path, tmp_path: Path) -> None:
     base = run(["git", "rev-parse", "HEAD"], project).strip()
-    (project / "wait.sh").write_text("cp secret.txt waited.txt; echo more >> waited.txt\n")
+    (project / "wait.sh").write_text("cat secret.txt mixed/*.txt > waited.txt; echo more >> waited.txt\n")
     run(["dvc", "repro", "--quiet", "wait"], project)
     commit(project, "experiment")
     run(["git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/more-words", "HEAD"], project)
