@@ -184,7 +184,12 @@ def _files(entries: Any, folder: str) -> Iterator[File]:
         algorithm = name or "md5"
         if name == "md5" and "hash" not in entry:
             algorithm = "md5-dos2unix"
-        path = f"{repo['url']}://{entry['path']}" if repo else resolve(entry["path"], folder)
+        if repo:
+            path = f"{repo['url']}://{entry['path']}"
+        elif "db" in entry:  # of `dvc import-db`
+            path = f"db://{entry['db'].get('connection')}/{entry['db'].get('table') or entry['db'].get('query')}"
+        else:
+            path = resolve(entry["path"], folder)
         yield File(
             path=path,
             hash=str(entry[name]) if name else (repo.get("rev_lock") if repo else None),

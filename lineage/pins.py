@@ -49,7 +49,7 @@ def _imported(run: Run) -> Iterator[Pin]:
     if not run.origin:
         return
     repo = run.origin.get("repo") or {}
-    source = f"{repo['url']}: {run.origin['path']}" if repo else str(run.origin.get("path"))
+    source = f"{repo['url']}: {run.origin['path']}" if repo else run.inputs[0].path
     revision = repo.get("rev_lock") or next((run.origin[h] for h in HASHES if h in run.origin), None)
     yield Pin(where=run.file, source=source, revision=revision, fixed=revision is not None)
 

@@ -81,8 +81,9 @@ def _print(found: Rederived, keep: Path | None) -> None:
         out.print(f"first: [bold]{escape(found.entered)}[/], {escape(_why(found))}")
     for note in found.notes:
         out.print(f"[dim]note: {escape(note)}")
-    identical = len(found.outputs) - len(differing)
-    out.print(f"[dim]{len(found.runs)} stages, {identical} of {len(found.outputs)} outputs are identical bytes")
+    if found.outputs:
+        identical = len(found.outputs) - len(differing)
+        out.print(f"[dim]{len(found.runs)} stages, {identical} of {len(found.outputs)} outputs are identical bytes")
     if keep is not None:
         out.print(f"[dim]the clone is in {escape(str(keep / 'clone'))}")
 

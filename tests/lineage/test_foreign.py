@@ -11,7 +11,9 @@ from lineage.checks.case import Case
 from lineage.contents import Contents
 from lineage.errors import AuditError
 from lineage.graph import Graph
+from lineage.lockfile import data_run
 from lineage.model import Kind
+from lineage.pins import pins_of
 from lineage.repository import Repository
 from lineage.states import open_state
 from lineage.trace import Role, Step, Trace, trace
@@ -233,6 +235,20 @@ def test_hashes_of_dvc_2_are_known_as_such_and_their_bytes_are_found(legacy: Pat
     assert contents.object(text.hash or "", text.algorithm).path.read_bytes() == b"1\r\n2\r\n"
     listing = contents.listing(folder)
     assert listing is not None and listing.keys() == {"inner.txt"}
+
+
+def test_an_import_from_a_database_is_a_source_that_nothing_pins() -> None:
+    text = b"""
+frozen: true
+deps:
+- db: {connection: warehouse, table: sales, file_format: csv}
+outs:
+- {md5: b96a10c8ee1cb4e3c92567f88ccfa0b7, size: 9, hash: md5, path: sales.csv}
+"""
+    made = data_run(text, "data/sales.csv.dvc")
+    assert (made.kind, [read.path for read in made.inputs]) == (Kind.IMPORT, ["db://warehouse/sales"])
+    (pin,) = pins_of(made, None)
+    assert (pin.source, pin.revision, pin.fixed) == ("db://warehouse/sales", None, False)
 
 
 def test_what_lies_in_a_folder_that_was_added_has_the_folder_as_its_source(broad: Path) -> None:
