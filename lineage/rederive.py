@@ -28,7 +28,7 @@ from lineage.repository import Repository
 from lineage.running import Listener, run_streaming
 from lineage.states import State, open_state
 from lineage.targets import Target, find_target
-from lineage.values import ABSENT, value_at
+from lineage.values import value_at
 
 SETTING = "lineage.tolerance.relative"
 """The parameter of params.yaml that says how much numbers may differ."""
@@ -85,6 +85,7 @@ def rederive(
     tolerance: float | None = None,
     keep: Path | None = None,
     listener: Listener | None = None,
+    elsewhere: bool = False,
 ) -> Rederived:
     """Run everything upstream of a target again, and compare every output with the record.
 
@@ -97,9 +98,10 @@ def rederive(
     Args:
         target: an artifact's path, a number (`PATH:KEY`), a stage, or (part of) a hash.
         revision: a commit, branch, tag, experiment; None for the workspace.
-        tolerance: relative; None for `lineage.tolerance.relative` of params.yaml, else 0.
+        tolerance: relative; None for 0, or with `elsewhere` for `lineage.tolerance.relative` of params.yaml.
         keep: an empty or new folder outside the repository where the clone stays; None for a temporary one.
         listener: is told what DVC and the stages write.
+        elsewhere: whether the record was made on another machine, whose rounding differs.
 
     Raises:
         AuditError: the revision or target isn't there or can't be run again, or raw data isn't what was recorded.
@@ -108,7 +110,7 @@ def rederive(
     graph = Graph(state)
     found = find_target(target, graph, Contents(state))
     plan = _plan(graph, found)
-    allowed = _tolerance(state, tolerance)
+    allowed = _tolerance(state, tolerance, elsewhere)
     with _folder(repository, keep) as folder:
         clone = Isolated(state, folder)
         clone.provide(graph, plan.stages, plan.given, listener)
@@ -166,13 +168,14 @@ def _plan(graph: Graph, target: Target) -> _Plan:
     return _Plan(tuple(stages), tuple(graph.runs[name] for name in order if name in fixed))
 
 
-def _tolerance(state: State, asked: float | None) -> float:
-    path = f"{state.repository.folder}/params.yaml".lstrip("/")
-    value = asked if asked is not None else value_at(parsed(state.read(path), path), SETTING)
-    if value is ABSENT:
+def _tolerance(state: State, asked: float | None, elsewhere: bool) -> float:
+    where, value = "--tolerance", asked
+    if asked is None and elsewhere:
+        path = f"{state.repository.folder}/params.yaml".lstrip("/")
+        where, value = f"{path}: {SETTING}", value_at(parsed(state.read(path), path), SETTING)
+    if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        where = "--tolerance" if asked is not None else f"{path}: {SETTING}"
         raise AuditError(f"{value!r} is no tolerance", where=where, expected="a number from 0 to below 1, such as 0.01")
     return float(value)
 

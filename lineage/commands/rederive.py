@@ -28,11 +28,18 @@ def rederive_command(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="How much numbers may differ, relative; without it lineage.tolerance.relative of params.yaml, else 0.",
+            help="How much metrics may differ, relative; without it the bytes decide.",
             show_default=False,
             metavar="RELATIVE",
         ),
     ] = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--elsewhere",
+            help="The record was made on another machine: metrics may differ by lineage.tolerance of params.yaml.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run everything upstream of a target again, in a clean clone with an empty cache, and compare with the record.
@@ -42,7 +49,7 @@ def rederive_command(
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    found = rederive(here(), target, rev, tolerance, keep, _shown)
+    found = rederive(here(), target, rev, tolerance, keep, _shown, elsewhere)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:

@@ -163,7 +163,8 @@ def test_a_metric_that_varies_agrees_within_the_tolerance_of_the_call_or_of_para
     within_it = again(project, "jitter.json:loss", tolerance=1e-3)
     assert (within_it.answer, within_it.entered) == (Answer.WITHIN, "jitter")
     (project / "params.yaml").write_text("rows: 1\nlineage:\n  tolerance:\n    relative: 0.001\n")
-    found = again(project, "jitter.json")
+    assert again(project, "jitter.json").answer is Answer.DIFFERS  # on the machine that made it, the bytes decide
+    found = rederive(Repository(project), "jitter.json", elsewhere=True)
     assert (found.answer, found.tolerance) == (Answer.WITHIN, 0.001)
     assert found.notes == ("the workspace has uncommitted changes, which were run: params.yaml",)
 
