@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from lineage.commands.common import AsJson, Exit, Revision, Target, err, here, out
 from lineage.errors import AuditError
@@ -44,7 +45,8 @@ def trace_command(
         write(html, page([found]))
         err.print(f"wrote {html}", markup=False)
     else:
-        out.print(tree(found, full), soft_wrap=False, width=None if out.is_terminal else UNWRAPPED)
+        console = out if out.is_terminal else Console(highlight=False, width=UNWRAPPED)
+        console.print(tree(found, full), soft_wrap=False)
     if found.gaps:
         raise typer.Exit(Exit.PARTIAL)
 
@@ -55,12 +57,17 @@ def write(file: Path, text: str) -> None:
     Raises:
         AuditError: it can't be written there.
     """
+    part: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=file.parent, delete=False) as part:
-            part.write(text)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=file.parent, delete=False) as opened:
+            part = Path(opened.name)
+            opened.write(text)
         umask = os.umask(0)
         os.umask(umask)
-        Path(part.name).chmod(0o666 & ~umask)
-        Path(part.name).replace(file)
+        part.chmod(0o666 & ~umask)
+        part.replace(file)
     except OSError as error:
         raise AuditError(f"it can't be written: {error.strerror}", where=str(file)) from None
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)

@@ -249,7 +249,8 @@ def test_the_command_prints_json_and_writes_a_page(
     file.write_text("before")
     assert runner.invoke(app, [*target, "--html", str(file)]).exit_code == 0
     assert file.read_text() == page([traced]) and [*tmp_path.iterdir()] == [file]
-    assert "fit@2" in runner.invoke(app, target).stdout
+    piped = runner.invoke(app, [*target, "--full"]).stdout.splitlines()
+    assert any(line.endswith(f"params.yaml: fit.note = {json.dumps(EVIL)}") for line in piped)
     with pytest.raises(AuditError, match="exclude each other"):
         runner.invoke(app, [*target, "--json", "--mermaid"], catch_exceptions=False)
 
@@ -266,3 +267,7 @@ def test_a_partial_trace_has_its_exit_code(project: Path, tmp_path: Path, monkey
 def test_a_page_that_can_not_be_written_is_a_plain_message(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match=r"nowhere/page\.html: it can't be written"):
         write_page(tmp_path / "nowhere" / "page.html", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(AuditError, match="it can't be written"):
+        write_page(tmp_path / "folder", "")
+    assert [*tmp_path.iterdir()] == [tmp_path / "folder"]

@@ -4,7 +4,7 @@
   "use strict";
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse(document.querySelector('script[type="application/json"]').textContent);
-  const CODE = "code";
+  const CODE = "all code"; // As the template names its facts.
   const READABLE = 0.62; // Below this zoom labels can't be read: rather show a part.
   const FEW = 24; // With more runs than that, matrix instances start as one box.
 
@@ -15,7 +15,7 @@
   $("app").hidden = false;
 
   const runs = data.nodes.filter((node) => node.shape === "run");
-  const code = { id: CODE, shape: CODE, name: CODE, note: data.code.length + " files", numbers: {}, find: data.code.join("\n").toLowerCase() };
+  const code = { id: CODE, shape: "code", name: "code", note: data.code.length + " files", numbers: {}, find: data.code.join("\n").toLowerCase() };
   const nodes = new Map([...data.nodes, code].map((node) => [node.id, node]));
   const makers = new Map();
   const readers = new Map([[CODE, data.readers]]);
@@ -116,6 +116,14 @@
     const half = Math.floor(longest / 2);
     return text.length <= longest ? text : text.slice(0, half - 1) + "…" + text.slice(text.length - half);
   };
+  const listed = (names, longest) => {
+    let text = shorten(names[0], longest);
+    for (const name of names.slice(1)) {
+      if (text.length + name.length + 2 > longest) return text + ", …";
+      text += ", " + name;
+    }
+    return text;
+  };
   const rounded = (words) => (/^-?\d+\.\d{5,}/.test(words) ? String(Number(Number(words).toPrecision(5))) : shorten(words, 14));
 
   function labelOf(members, hidden) {
@@ -129,7 +137,7 @@
     const told = numbers.length > 1 ? [numbers.length + " numbers"] : numbers.map(([key, words]) => shorten(key, 30) + " = " + rounded(words));
     if (times) {
       const names = [...new Set(members.map((node) => basename(node.name)))];
-      return [names.length === 1 ? names[0] + times : members.length + " files", names.length === 1 ? "" : shorten(names.join(", "), 34)];
+      return [names.length === 1 ? names[0] + times : members.length + " files", names.length === 1 ? "" : listed(names, 34)];
     }
     const name = basename(first.name);
     const folder = first.name.slice(0, first.name.length - name.length);
@@ -193,8 +201,7 @@
     }
     cy.elements().remove();
     cy.add(elements);
-    const laid = state.all ? cy.elements() : cy.elements().not(".implied");
-    laid.layout({ name: "dagre", rankDir: "TB", nodeSep: 16, edgeSep: 8, rankSep: 19, fit: false }).run();
+    cy.elements().not(".implied").layout({ name: "dagre", rankDir: "TB", nodeSep: 16, edgeSep: 8, rankSep: 19, fit: false }).run();
     mark();
     if (before) {
       const after = cy.getElementById(keep).renderedPosition();
@@ -225,11 +232,13 @@
       const path = fragment.slice(0, cut);
       if (names.has(path)) return [names.get(path), fragment.slice(cut + 1)];
     }
-    const instance = runs.find((run) => run.group && run.group === fragment);
-    return [instance?.id ?? (nodes.has(fragment) ? fragment : null), null];
+    if (nodes.has(fragment)) return [fragment, null];
+    const instance = (node) => node.group !== "" && node.group === fragment;
+    const part = (node) => fragment !== "" && (node.name.startsWith(fragment + "/") || fragment.startsWith(node.name + "/"));
+    return [(data.nodes.find(instance) ?? data.nodes.find(part))?.id ?? null, null];
   }
 
-  const fragmentOf = (id) => "#" + encodeURI(nodes.get(id).shape === "pins" ? id : nodes.get(id).name);
+  const fragmentOf = (id) => "#" + encodeURI(["pins", "code"].includes(nodes.get(id).shape) ? id : nodes.get(id).name);
   const chosenBox = () => cy.getElementById(plan.box.get(state.chosen) ?? "");
 
   function select() {
@@ -268,7 +277,7 @@
         cy.edges().addClass("dimmed");
       }
       const box = chosenBox().addClass("chosen").removeClass("dimmed");
-      box.connectedEdges().addClass("near shown").removeClass("dimmed");
+      if (!boxes) box.connectedEdges().addClass("near shown");
     });
   }
 
@@ -367,6 +376,7 @@
       state[name] = $(name).checked;
       state.folded.clear();
       state.single.clear();
+      if (!state.code && state.chosen === CODE) history.replaceState(null, "", "#");
       draw();
       select();
     });
