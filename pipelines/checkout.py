@@ -6,11 +6,13 @@ takes from there.
 
 import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import pygit2
 from dvc.dvcfile import LOCK_FILE, PROJECT_FILE
 from dvc.exceptions import CheckoutError, DvcException
 from dvc.repo import Repo
@@ -151,6 +153,35 @@ def read(home: Path, commit: str, file: Path) -> str:
     with Repo(str(home)) as repo:
         text: str = repo.scm.get_fs(commit).read_text(str(file))
         return text
+
+
+def has(home: Path, commit: str, file: Path) -> bool:
+    """Whether a commit has a file."""
+    return str(file) in pygit2.Repository(str(home))[commit].peel(pygit2.Tree)
+
+
+def add_files(home: Path, name: str, commit: str, files: Mapping[Path, bytes], message: str) -> str:
+    """A new commit with further files, to which an experiment and its branch move. No working tree is touched.
+
+    Args:
+        name: of the experiment.
+        commit: its last one.
+
+    Returns:
+        The commit.
+    """
+    git = pygit2.Repository(str(home))
+    parent = git[commit].peel(pygit2.Commit)
+    index = pygit2.Index()
+    index.read_tree(parent.tree)
+    for file, data in files.items():
+        index.add(pygit2.IndexEntry(str(file), git.create_blob(data), pygit2.enums.FileMode.BLOB))
+    when = int(time.time())
+    made, put = (pygit2.Signature(by.name, by.email, when, by.offset) for by in (parent.author, parent.committer))
+    new = git.create_commit(None, made, put, message, index.write_tree(git), [parent.id])
+    for ref in (str(ExpRefInfo(str(parent.parent_ids[0]), name)), _ref(name)):
+        git.references.create(ref, new, force=True)
+    return str(new)
 
 
 def _ref(name: str) -> str:

@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from pipelines.alone import alone
+from pipelines.attested import attested
 from pipelines.checkout import PLACE, Checkout, branch, read, tip
 from pipelines.children import Children
 from pipelines.registry import Version, champion, promote, was_in_use
@@ -150,14 +151,18 @@ class Retrain:
         # an earlier run may have been stopped just before the promotion; or somebody has taken the model out of use
         if not report.decision.promoted or was_in_use(self.home, commit):
             return self._tell(outcome, old, name, report, taken)
-        new = promote(self.home, commit, "; ".join(report.decision.reasons))
+        new = self._promote(name, commit, "; ".join(report.decision.reasons))
         return self._tell(Outcome.PROMOTED, new, name, report, taken)
 
     def _first(self) -> Outcome:
         reproduce([self.stage], str(self.candidate.root))
         name, report = f"first-{self.candidate.revision[:12]}", self._report(None, None)
-        new = promote(self.home, self._save(name, report, None), Outcome.FIRST)
+        new = self._promote(name, self._save(name, report, None), Outcome.FIRST)
         return self._tell(Outcome.FIRST, new, name, report, None)
+
+    def _promote(self, name: str, commit: str, why: str) -> Version:
+        """Put a candidate into use, with a signed statement of where it came from on its branch."""
+        return promote(self.home, attested(self.home, name, commit, self.stage), why)
 
     def _check_comparable(self, current: Checkout) -> None:
         ours, theirs = (read_yaml(one.root / PARAMS_FILE) for one in (self.candidate, current))

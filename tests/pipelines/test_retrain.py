@@ -23,6 +23,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from lineage.attestation import check
+from lineage.repository import Repository
+from pipelines.attested import ATTESTATION, PUBLIC_KEY, signing_key
 from pipelines.checkout import PLACE
 from pipelines.registry import Version, champion
 from pipelines.retrain import Outcome
@@ -127,7 +130,8 @@ def test_the_first_model_is_the_champion_and_without_new_documents_nothing_is_tr
         assert table(first)["champion"] == "v0.0.1" and table(first)["champion before"] == "none"
         (branch,) = project.run("git", "branch", "--format=%(refname:short)", "--points-at", now.commit).split()
         assert branch == table(first)["branch of the candidate"]
-        assert project.run("git", "rev-parse", f"{branch}^") == project.run("git", "rev-parse", "HEAD")
+        assert project.run("git", "rev-parse", f"{branch}~2") == project.run("git", "rev-parse", "HEAD")
+        assert_attested(project, now)
         assert branch.partition("/")[2] in project.run("dvc", "exp", "list")
         ran = trained(project)
         again = start(project)
@@ -140,6 +144,15 @@ def test_the_first_model_is_the_champion_and_without_new_documents_nothing_is_tr
     state = start(project).end()
     assert state.is_failed() and "params.yaml: tokenizer: it differs from the champion's" in str(state.message)
     assert champion(project.root) == now and trained(project) == ran + 1
+
+
+def assert_attested(project: Project, version: Version) -> None:
+    """A promoted model's statement is on its branch, holds, and names every file that the model was made from."""
+    signed = project.run("git", "show", f"{version.commit}:{ATTESTATION}").encode()
+    public = signing_key(project.root).with_name("retrain.key.pub")
+    assert project.run("git", "show", f"{version.commit}:{PUBLIC_KEY}").strip() == public.read_text().strip()
+    checked = check(Repository(project.root), signed, public, version.commit)
+    assert checked.holds and checked.complete and checked.files > 1
 
 
 # The real pipeline
