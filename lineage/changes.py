@@ -91,13 +91,18 @@ def parameter_kind(key: str) -> Change:
     return Change.SEED if is_seed(key) or re.search(r"(^|\.)seeds\.\d+$", key) else Change.PARAMETER
 
 
+def is_data_file(path: str) -> bool:
+    """Whether a file holds data and no code, by its suffix."""
+    return DATA.fullmatch(posixpath.splitext(path)[1]) is not None
+
+
 def file_kind(path: str, before: bytes | None, after: bytes | None) -> tuple[Change, str]:
     """What changed in a file, and a word on how much.
 
     Args:
         before, after: its bytes; None where they are nowhere to be had.
     """
-    if DATA.fullmatch(posixpath.splitext(path)[1]):
+    if is_data_file(path):
         return _data_kind(before, after)
     if before is None or after is None:
         return Change.CODE, ""

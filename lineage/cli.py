@@ -11,6 +11,7 @@ import typer
 from lineage.commands.attest import attest_command, check_command, keygen_command
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
+from lineage.commands.export import export_command
 from lineage.commands.history import history_command
 from lineage.commands.rederive import rederive_command
 from lineage.commands.trace import trace_command
@@ -31,6 +32,7 @@ app.command("history")(history_command)
 app.command("keygen")(keygen_command)
 app.command("attest")(attest_command)
 app.command("check")(check_command)
+app.command("export")(export_command)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lineage.changes import is_data_file
 from lineage.contents import Contents, parsed
 from lineage.errors import AuditError
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
@@ -317,6 +318,11 @@ def recorded_hash(places: Places, producers: Iterable[tuple[Run, File]], path: s
             digest = (places.contents.listing(output) or {}).get(path[len(output.path) + 1 :])
             return None if digest is None else (digest, output.algorithm)
     return None
+
+
+def is_data(read: Input) -> bool:
+    """Whether an input is data and no code, by who made it and by its name."""
+    return read.role is not Role.CODE or read.file.is_folder or is_data_file(read.file.path)
 
 
 def step_id(step: Step) -> str:

@@ -1,0 +1,20 @@
+"""`export`: a closure for other tools."""
+
+from typing import Annotated
+
+import typer
+
+from lineage.commands.common import Output, Revision, Target, hashing, here, write
+from lineage.export.formats import Format, export
+
+
+def export_command(
+    target: Target,
+    format: Annotated[Format, typer.Option("--format", help="For which tools.", show_default=False)],
+    rev: Revision = None,
+    output: Output = None,
+) -> None:
+    """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials."""
+    with hashing() as progress:
+        made = export(here(), target, format, rev, progress)
+    write(made, output)

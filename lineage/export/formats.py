@@ -1,0 +1,59 @@
+"""Which formats a closure can be exported to, and the one function that does. Writes no file."""
+
+from enum import StrEnum
+
+from lineage.closure import Closure
+from lineage.export.cyclonedx import cyclonedx
+from lineage.export.openlineage import openlineage
+from lineage.export.prov_json import prov_json
+from lineage.hashing import Progress
+from lineage.repository import Repository
+from lineage.results import measured
+from lineage.trace import trace
+
+
+class Format(StrEnum):
+    """A format of another tool."""
+
+    OPENLINEAGE = "openlineage"
+    """Run events, one JSON document a line."""
+    PROV = "prov"
+    """W3C's PROV-JSON."""
+    CYCLONEDX = "cyclonedx"
+    """A CycloneDX 1.6 bill of materials for machine learning."""
+
+
+def export(
+    repository: Repository,
+    target: str,
+    format: Format,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """A target's closure in another format, validated; the same record gives the same bytes.
+
+    Args:
+        repository: the repository.
+        target: an artifact's path, a number (`PATH:KEY`), a stage, or (part of) a hash.
+        format: which one.
+        revision: a commit, branch, tag, experiment; None for the workspace.
+        progress: is told how many bytes were hashed.
+
+    Raises:
+        AuditError: the revision or the target isn't there; of CycloneDX also: the target's bytes are missing, or aren't
+            those that the record names.
+        lineage.export.validation.InvalidExport: the document isn't what the format's schema says: a mistake in here.
+    """
+    traced = trace(repository, target, revision)
+    if format is Format.OPENLINEAGE:
+        return openlineage(traced, _namespace(repository, traced.commit.id if traced.commit is not None else None))
+    if format is Format.PROV:
+        return prov_json(traced)
+    return cyclonedx(Closure(repository, traced, progress), measured(repository, traced))
+
+
+def _namespace(repository: Repository, commit: str | None) -> str:
+    """The project's name among others: its first commit, which every whole clone has."""
+    first = [*repository.history(commit)][-1] if commit is not None else None
+    folder = f":{repository.folder}" if repository.folder else ""
+    return f"dvc:{first or 'uncommitted'}{folder}"

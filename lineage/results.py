@@ -1,0 +1,100 @@
+"""The numbers that were measured on a target, each with the file and key that it comes from. Judges none of them.
+
+A result is a number in a JSON or YAML output that git keeps, or whose name says that it holds metrics.
+"""
+
+import io
+import math
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from lineage.agreement import is_metric
+from lineage.contents import Contents, parsed
+from lineage.graph import Graph
+from lineage.hashing import stream_hash
+from lineage.model import File, Frozen, Run
+from lineage.repository import Repository
+from lineage.states import State, open_state
+from lineage.trace import Trace
+
+
+class Measured(Frozen):
+    """A metrics file of a run that made the target, or reads it."""
+
+    path: str
+    run: str
+    hash: str | None
+    numbers: tuple[tuple[str, int | float], ...]
+    """(Dotted key, value). None of a file that compares the target with others."""
+    own: bool
+    """Whether it is about this target alone, as far as the runs' names and inputs say."""
+    readable: bool
+    """Whether the recorded bytes are here."""
+
+
+def measured(repository: Repository, traced: Trace) -> list[Measured]:
+    """The metrics files of a target's runs, and of runs downstream of them."""
+    state = open_state(repository, traced.revision)
+    graph, contents = Graph(state), Contents(state)
+    found = []
+    for run in graph.stages():
+        if traced.target.runs and set(traced.target.runs) & set(graph.upstream([run.name])):
+            own = _is_own(run, graph, traced)
+            found += [_read(run, file, contents, own) for file in run.outputs if _is_result(file, state)]
+    return sorted(found, key=lambda each: (not each.own, each.path))
+
+
+def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
+    """(Dotted key, value) of every finite number in nested mappings and lists."""
+    if isinstance(value, dict | list):
+        for inner, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_in(below, f"{key}.{inner}" if key else str(inner))
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        yield key, value
+
+
+def _is_result(file: File, state: State) -> bool:
+    if file.is_external or file.is_folder or not is_metric(file.path):
+        return False
+    if "metrics" in posixpath.basename(file.path) or state.blob(file.path) is not None:
+        return True
+    return state.is_workspace and not state.repository.git.path_is_ignored(file.path)
+
+
+def _is_own(run: Run, graph: Graph, traced: Trace) -> bool:
+    """Whether a run is about the target alone.
+
+    It reads no other instance of the target's stage, it doesn't gather several instances of any stage, and it has the
+    target's instance key or reads the target itself.
+    """
+    names = set(traced.target.runs)
+    if run.name in names:
+        return True
+    stages = {_stage(name) for name in names}
+    if any(_stage(name) in stages for name in graph.upstream([run.name]) if name not in names):
+        return False
+    direct = {link.producer.name for link in graph.links(run)}
+    gathered = Counter(_stage(name) for name in direct - set(graph.upstream(names)))
+    if any(count > 1 for count in gathered.values()):
+        return False
+    return bool(direct & names) or {_key(name) for name in names} == {_key(run.name)}
+
+
+def _stage(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def _key(name: str) -> str:
+    return name.partition("@")[2]
+
+
+def _read(run: Run, file: File, contents: Contents, own: bool) -> Measured:
+    data = contents.read(file)
+    if data is not None and stream_hash(io.BytesIO(data), file.algorithm) != file.hash:
+        data = None
+    numbers = numbers_in(parsed(data, file.path)) if own else ()
+    return Measured(
+        path=file.path, run=run.name, hash=file.hash, numbers=tuple(numbers), own=own, readable=data is not None
+    )
