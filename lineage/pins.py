@@ -5,7 +5,7 @@ Where a mapping says `source: NAME` and has NAME and others beside it, only NAME
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lineage.manifests import Manifest
@@ -28,6 +28,29 @@ def pins_of(run: Run, manifest: Manifest | None) -> list[Pin]:
             for s in manifest.sources
         ]
     return [pin.model_copy(update={"runs": (run.name,)}) for pin in found]
+
+
+def own_pins(run: Run, manifest: Manifest | None, runs: Iterable[Run]) -> list[Pin]:
+    """The sources that a run reads, without those that only pass by: a run that reads a whole parameter file, to check
+    it, say, reads everybody's, and each is somebody else's who reads less.
+
+    Args:
+        runs: all runs there are.
+    """
+    found = pins_of(run, manifest)
+    size = _parameters_read(run)
+    narrower = [other for other in runs if other.name != run.name and 0 < _parameters_read(other) < size]
+    elsewhere = {(pin.where, pin.source, pin.revision) for other in narrower for pin in pins_of(other, None)}
+    return [pin for pin in found if (pin.where, pin.source, pin.revision) not in elsewhere]
+
+
+def _parameters_read(run: Run) -> int:
+    """How much a run reads of its parameter files: the number of innermost values."""
+    return sum(_leaves(value) for values in run.parameters.values() for value in values.values())
+
+
+def _leaves(value: Any) -> int:
+    return sum(map(_leaves, value.values())) if isinstance(value, dict) else 1
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lineage.graph import Graph
 from lineage.lockfile import Unreadable, lock_stages, stage_texts
 from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
-from lineage.pins import pins_of
+from lineage.pins import own_pins
 from lineage.repository import Repository
 from lineage.seeds import is_seed, seeds_of
 from lineage.states import State, open_state
@@ -134,7 +134,7 @@ def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording") -> S
         inputs=tuple(_input(file, graph) for file in run.inputs),
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
-        pins=tuple(pins_of(run, manifest)),
+        pins=tuple(own_pins(run, manifest, graph.runs.values())),
         recorded=recorded.of(run),
     )
 

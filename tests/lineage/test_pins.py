@@ -1,10 +1,12 @@
 """Which parameters name a source outside the repository, and whether what they say can change."""
 
+from dataclasses import replace
+
 import pytest
 
 from lineage.manifests import Manifest
 from lineage.model import Kind, Run
-from lineage.pins import pins_of
+from lineage.pins import own_pins, pins_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,3 +63,12 @@ def test_manifests_and_imports_name_sources_too() -> None:
     origin = {"path": "data/raw.csv", "repo": {"url": "https://example.org/r.git", "rev_lock": COMMIT}}
     (pin,) = pins_of(Run(name="raw.csv.dvc", file="raw.csv.dvc", kind=Kind.IMPORT, origin=origin), None)
     assert (pin.source, pin.revision, pin.fixed) == ("https://example.org/r.git: data/raw.csv", COMMIT, True)
+
+
+def test_a_run_that_reads_every_parameter_has_only_the_sources_that_nobody_else_has() -> None:
+    hub, wheel = {"path": "org/data", "revision": COMMIT}, {"package": "sympy", "version": "1.14.0"}
+    check = replace(run(corpus={"hub": hub}, other={"wheel": wheel}, steps=3), name="check")
+    corpus = run(corpus={"hub": hub})
+    assert [pin.source for pin in own_pins(check, None, [check, corpus])] == ["sympy"]
+    assert [pin.source for pin in own_pins(corpus, None, [check, corpus])] == ["org/data"]
+    assert [pin.source for pin in own_pins(check, None, [check])] == ["org/data", "sympy"]
