@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -36,32 +37,38 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
     Raises:
         AuditError: there is nothing of that name, with what there is instead.
     """
-    path, _, key = asked.partition(":")
-    path = _path(path.rstrip("/").removeprefix("./"), graph)
-    if asked in graph.runs:
-        return Target(asked=asked, runs=(asked,))
-    instances = tuple(name for name in graph.runs if name.split("@")[0] == asked)
-    if instances:
-        return Target(asked=asked, runs=instances)
-    if (file := _recorded(path, graph)) is not None:
-        made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(path)))
-        if not key:
-            return Target(asked=asked, path=path, hash=file.hash, runs=made)
-        return Target(asked=asked, path=path, key=key, hash=file.hash, runs=made, value=_number(file, key, contents))
-    if HASH.fullmatch(asked):
-        for run in graph.runs.values():
-            for output in run.outputs:
-                if output.hash is not None and output.hash.startswith(asked):
-                    return Target(asked=asked, path=output.path, hash=output.hash, runs=(run.name,))
-        for run in graph.runs.values():
-            for read in run.inputs:
-                if read.hash is not None and read.hash.startswith(asked):
-                    return Target(asked=asked, path=read.path, hash=read.hash)
+    runs = (asked,) if asked in graph.runs else tuple(name for name in graph.runs if name.split("@")[0] == asked)
+    if runs:
+        return Target(asked=asked, runs=runs)
+    for path, key in _readings(asked, graph):
+        if (file := _recorded(path, graph)) is not None:
+            made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(path)))
+            value = _number(file, key, contents) if key else None
+            return Target(asked=asked, path=path, key=key or None, hash=file.hash, runs=made, value=value)
+    if HASH.fullmatch(asked) and (found := _by_hash(asked, graph)) is not None:
+        return found
     raise AuditError(
         f"nothing here is called {asked!r}",
         where=graph.state.name,
-        expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(path, graph)}",
+        expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(asked.partition(':')[0], graph)}",
     )
+
+
+def _readings(asked: str, graph: Graph) -> Iterator[tuple[str, str]]:
+    """Path and key, the longest path first: paths may hold colons."""
+    for end in (len(asked), *(i for i in range(len(asked) - 1, 0, -1) if asked[i] == ":")):
+        yield _path(asked[:end].rstrip("/").removeprefix("./"), graph), asked[end + 1 :]
+
+
+def _by_hash(asked: str, graph: Graph) -> Target | None:
+    """What was made with a hash, or else read."""
+    runs = graph.runs.values()
+    made = ((file, (run.name,)) for run in runs for file in run.outputs)
+    read = ((file, ()) for run in runs for file in run.inputs)
+    for file, names in (*made, *read):
+        if file.hash is not None and file.hash.startswith(asked):
+            return Target(asked=asked, path=file.path, hash=file.hash, runs=names)
+    return None
 
 
 def _path(path: str, graph: Graph) -> str:

@@ -16,6 +16,7 @@ from lineage.model import Kind
 from lineage.pins import pins_of
 from lineage.repository import Repository
 from lineage.states import open_state
+from lineage.targets import find_target
 from lineage.trace import Role, Step, Trace, trace
 from tests.lineage.projects import conflicted, copied
 from tests.pipeline.clones import run
@@ -255,3 +256,10 @@ def test_what_lies_in_a_folder_that_was_added_has_the_folder_as_its_source(broad
     traced = trace(Repository(broad), "images/deep/2.txt")
     assert [step.name for step in traced.steps] == ["images.dvc"]
     assert [(output.path, output.files) for output in traced.steps[0].outputs] == [("images", 2)]
+
+
+def test_what_an_import_was_made_from_can_be_asked_for_by_its_own_name(broad: Path) -> None:
+    graph = graph_of(broad)
+    (source,) = graph.runs["imported.txt.dvc"].inputs
+    found = find_target(source.path, graph, Contents(graph.state))
+    assert "://" in source.path and (found.path, found.hash, found.runs) == (source.path, source.hash, ())
