@@ -9,6 +9,7 @@ import sys
 import typer
 
 from lineage.commands.attest import attest_command, check_command, keygen_command
+from lineage.commands.card import card_command
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.export import export_command
@@ -33,6 +34,7 @@ app.command("keygen")(keygen_command)
 app.command("attest")(attest_command)
 app.command("check")(check_command)
 app.command("export")(export_command)
+app.command("card")(card_command)
 
 
 def main() -> None:

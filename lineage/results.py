@@ -38,11 +38,15 @@ def measured(repository: Repository, traced: Trace) -> list[Measured]:
     """The metrics files of a target's runs, and of runs downstream of them."""
     state = open_state(repository, traced.revision)
     graph, contents = Graph(state), Contents(state)
+    names = set(traced.target.runs)
+    above = {run.name: set(graph.upstream([run.name])) for run in graph.stages()}
+    below = {name for name, upstream in above.items() if upstream & names}
     found = []
     for run in graph.stages():
-        if traced.target.runs and set(traced.target.runs) & set(graph.upstream([run.name])):
-            own = _is_own(run, graph, traced)
-            found += [_read(run, file, contents, own) for file in run.outputs if _is_result(file, state)]
+        results = [file for file in run.outputs if _is_result(file, state)] if run.name in below else []
+        if results:
+            own = run.name in names or _is_own(run, graph, names, above[run.name], below)
+            found += [_read(run, file, contents, own) for file in results]
     return sorted(found, key=lambda each: (not each.own, each.path))
 
 
@@ -63,23 +67,24 @@ def _is_result(file: File, state: State) -> bool:
     return state.is_workspace and not state.repository.git.path_is_ignored(file.path)
 
 
-def _is_own(run: Run, graph: Graph, traced: Trace) -> bool:
+def _is_own(run: Run, graph: Graph, names: set[str], above: set[str], below: set[str]) -> bool:
     """Whether a run is about the target alone.
 
-    It reads no other instance of the target's stage, it doesn't gather several instances of any stage, and it has the
-    target's instance key or reads the target itself.
+    It reads no other instance of the target's stage, it doesn't gather several instances of any stage, and it reads the
+    target itself, or has the target's instance key as all runs between them have.
+
+    Args:
+        names: the target's runs.
+        above, below: the run and those upstream of it; the target's runs and those downstream of them.
     """
-    names = set(traced.target.runs)
-    if run.name in names:
-        return True
     stages = {_stage(name) for name in names}
-    if any(_stage(name) in stages for name in graph.upstream([run.name]) if name not in names):
+    if any(_stage(name) in stages for name in above - names):
         return False
     direct = {link.producer.name for link in graph.links(run)}
     gathered = Counter(_stage(name) for name in direct - set(graph.upstream(names)))
     if any(count > 1 for count in gathered.values()):
         return False
-    return bool(direct & names) or {_key(name) for name in names} == {_key(run.name)}
+    return bool(direct & names) or {_key(name) for name in names} == {_key(name) for name in above & below - names}
 
 
 def _stage(name: str) -> str:
