@@ -204,7 +204,7 @@ class Closure:
             AuditError: they differ.
         """
         known = {file.path: (file.hash, step.name) for step in self.trace.steps for file in step.outputs}
-        for step in self.trace.steps:
+        for step in (step for step in self.trace.steps if not step.frozen):
             for read in step.inputs:
                 first, other = known.setdefault(read.file.path, (read.file.hash, step.name))
                 if first != read.file.hash:
@@ -217,9 +217,12 @@ class Closure:
                     self._check_folder(step, read)
 
     def _of_step(self, step: Step) -> Iterator[Member]:
+        """What a run made and read; of a frozen one what it made, since what it read may not be here any more."""
         for file in step.outputs:
             if not file.is_external:
                 yield from self._output(step, file)
+        if step.frozen:
+            return
         for read in step.inputs:
             yield from self._input(read)
         for file_name in _by_file(step.parameters):

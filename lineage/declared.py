@@ -41,6 +41,18 @@ def declared_stages(state: State) -> dict[str, Declared]:
     return {stage.name: stage for path in files for stage in _file(state, place, path)}
 
 
+def frozen_stages(state: State) -> frozenset[str]:
+    """DVC's addresses of the stages whose outputs are kept, whatever becomes of what they read.
+
+    Raises:
+        Unreadable: as `declared_stages`.
+    """
+    files = (state.read(path) or b"" for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml")
+    if not any(b"frozen" in data for data in files):  # most projects have none, and templates take a while
+        return frozenset()
+    return frozenset(name for name, stage in declared_stages(state).items() if stage.frozen)
+
+
 def declared_in(state: State, path: str) -> list[Declared]:
     """What one dvc.yaml of a state says.
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from lineage.contents import Contents
+from lineage.declared import frozen_stages
 from lineage.graph import Graph
 from lineage.lockfile import Unreadable, lock_stages, stage_texts
 from lineage.manifests import Environment, is_manifest, manifest_of
@@ -70,6 +71,8 @@ class Step(Frozen):
     environment: Environment | None
     """As its manifest has it."""
     pins: tuple[Pin, ...]
+    frozen: bool
+    """Whether dvc.yaml keeps its outputs, whatever becomes of what it reads: that may have moved on since."""
     recorded: Commit | None
     """The commit that first held this record; None where none holds it, or history is cut off."""
 
@@ -107,8 +110,9 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     found = find_target(target, graph, contents)
     names = graph.upstream(found.runs)
     recorded = Recording(repository, state)
-    steps = [step(graph.runs[name], graph, contents, recorded) for name in names]
-    gaps = [*graph.gaps, *recorded.gaps(), *_missing_manifests(names, graph, contents)]
+    frozen, unread = _frozen(state)
+    steps = [step(graph.runs[name], graph, contents, recorded, name in frozen) for name in names]
+    gaps = [*graph.gaps, *unread, *recorded.gaps(), *_missing_manifests(names, graph, contents)]
     return Trace(
         target=found,
         revision=state.name,
@@ -120,7 +124,14 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     )
 
 
-def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording") -> Step:
+def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
+    try:
+        return frozen_stages(state), []
+    except Unreadable as error:
+        return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
+
+
+def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", frozen: bool) -> Step:
     """A run with all that is known of it."""
     manifest = manifest_of(run, contents)
     parameters = tuple(Parameter(file=f, key=k, value=v, seed=is_seed(k)) for f, k, v in run.settings())
@@ -135,6 +146,7 @@ def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording") -> S
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
         pins=tuple(own_pins(run, manifest, graph.runs.values())),
+        frozen=frozen,
         recorded=recorded.of(run),
     )
 

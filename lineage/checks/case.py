@@ -8,7 +8,7 @@ from typing import Any
 
 from lineage.cache import remembered
 from lineage.contents import Contents, parsed
-from lineage.declared import Declared, declared_stages
+from lineage.declared import Declared, declared_stages, frozen_stages
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.lockfile import Unreadable
@@ -52,10 +52,18 @@ class Case:
         except Unreadable as error:
             return error
 
-    def is_frozen(self, run: Run) -> bool:
-        """Whether dvc.yaml keeps a stage as it is, whatever becomes of its inputs."""
-        stages = self.declared
-        return isinstance(stages, dict) and run.name in stages and stages[run.name].frozen
+    @cached_property
+    def frozen(self) -> frozenset[str]:
+        """The runs whose outputs are kept, whatever became of their code, parameters and inputs."""
+        try:
+            return frozen_stages(self.state)
+        except Unreadable:  # which `declared` tells
+            return frozenset()
+
+    @cached_property
+    def live(self) -> tuple[Run, ...]:
+        """The runs that are asked about and not frozen."""
+        return tuple(run for run in self.runs if run.name not in self.frozen)
 
     def outputs(self) -> Iterator[tuple[Run, File]]:
         """Every output of the runs."""

@@ -19,6 +19,6 @@ def check_declarations(case: Case) -> Iterator[Finding]:
         if run is None:
             if whole:
                 yield Finding(fault=Fault.NEVER_RUN, run=name, path="dvc.yaml", what="dvc.lock has no record of it")
-        elif name in case.names and stage.command != run.command:
+        elif name in case.names and not stage.frozen and stage.command != run.command:
             what = f"dvc.yaml says {' && '.join(stage.command)!r}, the stage ran {' && '.join(run.command)!r}"
             yield Finding(fault=Fault.COMMAND, run=name, path="dvc.yaml", what=what)

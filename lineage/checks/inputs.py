@@ -11,7 +11,7 @@ from lineage.states import Workspace
 def check_inputs(case: Case) -> Iterator[Finding]:
     """Inputs that no run makes, against the commit and, in the workspace, against the files."""
     seen: dict[tuple[str, str | None], list[Finding]] = {}
-    for run in case.runs:
+    for run in case.live:
         if run.kind is not Kind.STAGE:
             continue
         for file in case.graph.own_inputs(run):

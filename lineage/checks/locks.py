@@ -9,9 +9,7 @@ from lineage.model import Fault, File, Finding, Run
 
 def check_links(case: Case) -> Iterator[Finding]:
     """Inputs against the outputs that they are, lie in, or contain; those of frozen stages may have moved on."""
-    for run in case.runs:
-        if case.is_frozen(run):
-            continue
+    for run in case.live:
         for file in run.inputs:
             producers = [made for made in case.graph.producers(file.path) if made[0].name != run.name]
             if not producers or file.hash is None:

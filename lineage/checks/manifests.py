@@ -14,7 +14,8 @@ def check_manifests(case: Case) -> Iterator[Finding]:
         if manifest is None:
             continue
         yield from _outputs(run, manifest)
-        yield from _inputs(case, run, manifest)
+        if run.name not in case.frozen:
+            yield from _inputs(case, run, manifest)
 
 
 def _outputs(run: Run, manifest: Manifest) -> Iterator[Finding]:

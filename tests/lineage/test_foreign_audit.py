@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from lineage.attestation import attest, check
 from lineage.changes import Change, Effect
 from lineage.diff import diff
 from lineage.errors import AuditError
 from lineage.history import history
 from lineage.model import Fault
 from lineage.repository import Repository
+from lineage.signing import generate_key
 from lineage.verify import Verification, verify
 from tests.lineage.projects import commit, conflicted, copied, write
 from tests.pipeline.clones import run
@@ -156,6 +158,8 @@ def test_runs_after_a_change_are_explained_by_it(broad: Path, tmp_path: Path) ->
     run(["dvc", "add", "--quiet", "raw.csv"], root)
     run(["dvc", "repro", "--quiet", "--all-pipelines"], root)
     commit(root, "more rows, another rate")
+    assert found(verify(Repository(root), "HEAD")) == set()  # the frozen stage has not read the new rows, and may
+    assert attested(root, "last.txt", tmp_path)
     difference = diff(Repository(root), "v1", "HEAD")
     assert {(e.run, e.kind, e.effect) for e in difference.entries} == {
         ("raw.csv.dvc", Change.ROWS, Effect.CHANGED),
@@ -167,6 +171,13 @@ def test_runs_after_a_change_are_explained_by_it(broad: Path, tmp_path: Path) ->
     rows = history(Repository(root), "metrics.json:bytes").rows
     assert [row.value for row in rows] == bytes_of
     assert {e.run for e in rows[-1].entries} == {"raw.csv.dvc"}
+
+
+def attested(root: Path, target: str, folder: Path) -> bool:
+    """Whether a target's attestation holds and is complete."""
+    public = generate_key(folder / "key")
+    checked = check(Repository(root), attest(Repository(root), target, folder / "key"), public)
+    return checked.holds and checked.complete
 
 
 def test_a_lock_with_conflicts_is_said_and_the_rest_is_checked(broad: Path, tmp_path: Path) -> None:
