@@ -46,6 +46,8 @@ BUILD_TYPE = "urn:lineage:dvc-closure:1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 EXACT = 1 << 53
 """Larger integers are written as text: the statement's numbers are doubles."""
+_Signed = tuple[str, str, str | None]
+"""A file's path, SHA-256, and hash of DVC before 3.0 where it has one."""
 DIGEST_NAMES = {32: "md5", 40: "gitCommit", 64: "sha256"}
 """Of a pin, by the length of its revision in hex."""
 
@@ -125,10 +127,9 @@ def check(
         AuditError: the key or the revision isn't there, or the statement is of a kind that isn't known.
     """
     payload, signer = opened(attestation, key)
-    said = _statement(payload)
+    target, commit, files = _said(payload)
     graph = Graph(open_state(repository, revision))
     places = Places(graph.state, progress)
-    files = [*_files(said)]
     found = {path: _find(places, graph, path, legacy) for path, _, legacy in files}
     here = {path: place for path, place in found.items() if place is not None}
     hashes = dict(zip(here, places.digests(here.values()), strict=True))
@@ -137,11 +138,10 @@ def check(
         for path, digest, _ in files
         if path in hashes and hashes[path].sha256 != digest
     ]
-    definition = said["predicate"]["buildDefinition"]
     return Checked(
-        target=definition["externalParameters"]["target"],
+        target=target,
         revision=graph.state.name,
-        commit=said["predicate"]["runDetails"]["metadata"].get("lineage_commit"),
+        commit=commit,
         signer=signer,
         files=len(files),
         differing=tuple(differing),
@@ -201,6 +201,8 @@ def _metadata(traced: Trace) -> dict[str, Any]:
     found: dict[str, Any] = {"invocationId": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, trace_id(traced))}"}
     if traced.commit is not None:
         found["lineage_commit"] = traced.commit.id
+    if traced.target.key is not None:
+        found["lineage_value"] = traced.target.value
     if newest is not None:
         found |= {"lineage_recordedIn": newest.id, "lineage_recordedAt": newest.time}
     return found
@@ -258,8 +260,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
-def _statement(payload: bytes) -> dict[str, Any]:
-    """What was signed, where this tool knows its kind."""
+def _said(payload: bytes) -> tuple[str, str | None, list[_Signed]]:
+    """Target, commit and files of what was signed.
+
+    Raises:
+        AuditError: it is of a kind that this tool doesn't know.
+    """
     message = statement_pb2.Statement()
     try:
         Parse(payload, message)
@@ -268,17 +274,21 @@ def _statement(payload: bytes) -> dict[str, Any]:
         raise AuditError(f"what was signed is no in-toto statement: {error}") from None
     if message.predicate_type != PREDICATE:
         raise AuditError(f"the predicate {message.predicate_type!r} is not known", expected=PREDICATE)
-    said: dict[str, Any] = MessageToDict(message)
+    said = MessageToDict(message)
     build_type = said["predicate"].get("buildDefinition", {}).get("buildType")
     if build_type != BUILD_TYPE:
         raise AuditError(f"the build type {build_type!r} is not known", expected=BUILD_TYPE)
-    return said
+    try:
+        definition, details = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
+        files = [*_files([*said["subject"], *definition["resolvedDependencies"]])]
+        return definition["externalParameters"]["target"], details["metadata"].get("lineage_commit"), files
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AuditError(f"the statement is not as attest writes it ({error})") from None
 
 
-def _files(said: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """(Path, SHA-256, hash of DVC before 3.0 where it has one) of every file that a statement names."""
+def _files(descriptors: Iterable[Mapping[str, Any]]) -> Iterator[_Signed]:
     parts = {part.value for part in Part}
-    for each in (*said["subject"], *said["predicate"]["buildDefinition"]["resolvedDependencies"]):
+    for each in descriptors:
         notes = each.get("annotations", {})
         if notes.get("part") not in parts:
             continue

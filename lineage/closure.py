@@ -203,15 +203,15 @@ class Closure:
         Raises:
             AuditError: they differ.
         """
-        known = {file.path: (file.hash, step.name) for step in self.trace.steps for file in step.outputs}
+        known = {(f.path, f.algorithm): (f.hash, step.name) for step in self.trace.steps for f in step.outputs}
         for step in (step for step in self.trace.steps if not step.frozen):
-            for read in step.inputs:
-                first, other = known.setdefault(read.file.path, (read.file.hash, step.name))
-                if first != read.file.hash:
-                    what = f"{step.name} read {read.file.hash}, the record of {other} says {first}"
-                    raise AuditError(what, where=read.file.path)
-            for file, parameters in _by_file(step.parameters).items():
-                self._check_parameters(step, file, parameters)
+            for file in (read.file for read in step.inputs if read.file.hash is not None):
+                first, other = known.setdefault((file.path, file.algorithm), (file.hash, step.name))
+                if first != file.hash:
+                    what = f"{step.name} read {file.hash}, the record of {other} says {first}"
+                    raise AuditError(what, where=file.path)
+            for name, parameters in _by_file(step.parameters).items():
+                self._check_parameters(step, name, parameters)
             for read in step.inputs:
                 if read.file.is_folder and read.role in (Role.CODE, Role.UNPINNED):
                     self._check_folder(step, read)

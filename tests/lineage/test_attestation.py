@@ -131,6 +131,7 @@ def test_the_statement_has_commands_parameters_and_seeds_of_every_run(plain: Pat
     assert runs["train"]["parameters"]["params.yaml"]["big"] == "12345678901234567890"  # a double can't hold it
     assert definition["internalParameters"]["runs"]["train"]["seeds"] == ["seed = 3"]
     recorded = said(signed)["predicate"]["runDetails"]["metadata"]
+    assert recorded["lineage_value"] == 10
     assert recorded["lineage_recordedIn"] == run(["git", "rev-parse", "HEAD"], plain).strip()
 
 
@@ -191,9 +192,11 @@ def test_missing_bytes_and_changed_parameters_are_refused(plain: Path, key: Path
 
 
 def test_nasty_names_imports_legacy_hashes_and_no_commit(
-    nasty: Path, broad: Path, legacy: Path, without_commits: Path, key: Path
+    nasty: Path, broad: Path, legacy: Path, without_commits: Path, monorepo: Path, key: Path
 ) -> None:
-    for root, target in ((nasty, "score"), (broad, "sub/report.txt"), (legacy, "out.txt"), (without_commits, "copy")):
+    projects = [(nasty, "score"), (broad, "sub/report.txt"), (broad, "summary"), (legacy, "out.txt")]
+    projects += [(without_commits, "copy"), (monorepo, "team/one/deep/after.json")]
+    for root, target in projects:
         repository = Repository(root)
         found = check(repository, attest(repository, target, key), public(key))
         assert found.holds and found.complete and found.files > 1, (root, found)
@@ -241,6 +244,8 @@ def test_another_key_and_no_key_are_told_apart(plain: Path, key: Path, signed: b
         (lambda s: s["subject"][0].update(name="../outside"), "outside"),
         (lambda s: s.pop("subject"), "no in-toto statement"),
         (lambda s: s.update(surprise=1), "no in-toto statement"),
+        (lambda s: s["predicate"].pop("runDetails"), "runDetails"),
+        (lambda s: s["subject"][0].update(digest={"md5": "0"}), "sha256"),
     ],
 )
 def test_a_well_signed_statement_of_another_kind_is_refused(
