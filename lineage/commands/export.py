@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lineage.commands.common import Output, Revision, Target, hashing, here, write
-from lineage.export.formats import Format, export
+from lineage.export.kinds import Format
 
 
 def export_command(
@@ -15,6 +15,8 @@ def export_command(
     output: Output = None,
 ) -> None:
     """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials."""
+    from lineage.export.formats import export  # a second to import, and only this command needs it
+
     with hashing() as progress:
         made = export(here(), target, format, rev, progress)
     write(made, output)

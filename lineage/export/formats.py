@@ -1,26 +1,14 @@
 """Which formats a closure can be exported to, and the one function that does. Writes no file."""
 
-from enum import StrEnum
-
 from lineage.closure import Closure
 from lineage.export.cyclonedx import cyclonedx
+from lineage.export.kinds import Format
 from lineage.export.openlineage import openlineage
 from lineage.export.prov_json import prov_json
 from lineage.hashing import Progress
 from lineage.repository import Repository
 from lineage.results import measured
 from lineage.trace import trace
-
-
-class Format(StrEnum):
-    """A format of another tool."""
-
-    OPENLINEAGE = "openlineage"
-    """Run events, one JSON document a line."""
-    PROV = "prov"
-    """W3C's PROV-JSON."""
-    CYCLONEDX = "cyclonedx"
-    """A CycloneDX 1.6 bill of materials for machine learning."""
 
 
 def export(

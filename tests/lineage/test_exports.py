@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from lineage.cli import app
 from lineage.errors import AuditError
-from lineage.export.formats import Format, export
+from lineage.export.formats import export
+from lineage.export.kinds import Format
 from lineage.export.validation import InvalidExport, validate_cyclonedx, validate_openlineage, validate_prov
 from lineage.hashing import file_hash
 from lineage.repository import Repository
@@ -26,7 +27,8 @@ from tests.pipeline.clones import ROOT, run
 AGAIN = """
 import sys
 from pathlib import Path
-from lineage.export.formats import Format, export
+from lineage.export.formats import export
+from lineage.export.kinds import Format
 from lineage.repository import Repository
 for format in Format:
     sys.stdout.buffer.write(export(Repository(Path.cwd()), sys.argv[1], format))
