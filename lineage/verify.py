@@ -66,7 +66,7 @@ def verify(
     names = [*graph.runs]
     if target is not None:
         names = graph.upstream(find_target(target, graph, Contents(graph.state)).runs)
-    case = Case(graph, tuple(names))
+    case = Case(graph, tuple(names), whole=target is None)
     hashes = Hashes(progress)
     findings = [*findings_of(case, hashes)]
     if remote is not None:

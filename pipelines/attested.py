@@ -1,10 +1,14 @@
-"""What a promotion leaves beside the model: a signed statement of where it came from. By `lineage`, from its record."""
+"""What a promotion leaves beside the model: a signed statement of where it came from, and a model card.
+
+Both are made by `lineage` from the record alone.
+"""
 
 from pathlib import Path
 
 import pygit2
 
 from lineage.attestation import attest
+from lineage.card import card
 from lineage.errors import AuditError
 from lineage.repository import Repository
 from lineage.signing import generate_key
@@ -14,6 +18,7 @@ from softmask.errors import InputError
 KEY = "retrain.key"
 """Signs promotions; in .git, which nobody commits, and made when there is none. Its public key lies beside it."""
 ATTESTATION, PUBLIC_KEY = Path("reports/attestation.json"), Path("reports/attestation.pub")
+CARD = Path("reports/model_card.md")
 
 
 def signing_key(home: Path) -> Path:
@@ -22,7 +27,7 @@ def signing_key(home: Path) -> Path:
 
 
 def attested(home: Path, name: str, commit: str, target: str) -> str:
-    """The commit of a candidate that has its attestation, a new one on its branch if need be.
+    """The commit of a candidate that has its attestation and model card, a new one on its branch if need be.
 
     Args:
         home: the repository.
@@ -39,8 +44,10 @@ def attested(home: Path, name: str, commit: str, target: str) -> str:
     try:
         if not key.exists():
             generate_key(key)
-        signed = attest(Repository(home), target, key, commit)
+        repository = Repository(home)
+        signed, text = attest(repository, target, key, commit), card(repository, target, commit)
     except AuditError as error:
         raise InputError(f"the model can't be attested: {error}", where=name) from None
     public = key.with_name(f"{key.name}.pub").read_bytes()
-    return add_files(home, name, commit, {ATTESTATION: signed, PUBLIC_KEY: public}, f"attest {name}")
+    files = {ATTESTATION: signed, PUBLIC_KEY: public, CARD: text.encode()}
+    return add_files(home, name, commit, files, f"attest {name}")

@@ -23,10 +23,12 @@ class Case:
 
     Args:
         names: the runs that are asked about.
+        whole: whether that is the whole project, so that what has not run is asked about, too.
     """
 
     graph: Graph
     names: tuple[str, ...]
+    whole: bool = False
     contents: Contents = field(init=False)
     _manifests: dict[str, Manifest | None] = field(default_factory=dict, init=False)
     _parameters: dict[str, Any] = field(default_factory=dict, init=False)

@@ -13,11 +13,10 @@ def check_declarations(case: Case) -> Iterator[Finding]:
     if isinstance(stages, Unreadable):
         yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.yaml", what=str(stages))
         return
-    whole = set(case.names) == set(case.graph.runs)
     for name, stage in stages.items():
         run = case.graph.runs.get(name)
         if run is None:
-            if whole:
+            if case.whole:
                 yield Finding(fault=Fault.NEVER_RUN, run=name, path="dvc.yaml", what="dvc.lock has no record of it")
         elif name in case.names and not stage.frozen and stage.command != run.command:
             what = f"dvc.yaml says {' && '.join(stage.command)!r}, the stage ran {' && '.join(run.command)!r}"

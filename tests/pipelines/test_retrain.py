@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from lineage.attestation import check
 from lineage.repository import Repository
-from pipelines.attested import ATTESTATION, PUBLIC_KEY, signing_key
+from lineage.verify import verify
+from pipelines.attested import ATTESTATION, CARD, PUBLIC_KEY, signing_key
 from pipelines.checkout import PLACE
 from pipelines.registry import Version, champion
 from pipelines.retrain import Outcome
@@ -153,6 +154,7 @@ def assert_attested(project: Project, version: Version) -> None:
     assert project.run("git", "show", f"{version.commit}:{PUBLIC_KEY}").strip() == public.read_text().strip()
     checked = check(Repository(project.root), signed, public, version.commit)
     assert checked.holds and checked.complete and checked.files > 1
+    assert "arm@sm_iso_update-1" in project.run("git", "show", f"{version.commit}:{CARD}")
 
 
 # The real pipeline
@@ -189,10 +191,11 @@ def document(seed: int) -> str:
 
 
 def by_schedule(project: Project) -> FlowRun:
-    """The first run that a schedule of a few seconds starts, at its end."""
+    """The run that a schedule starts in some seconds, at its end; the next would be in an hour."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        schedule = IntervalSchedule(interval=timedelta(seconds=5))
+        soon = datetime.now(UTC) + timedelta(seconds=15)
+        schedule = IntervalSchedule(interval=timedelta(hours=1), anchor_date=soon)
         (made,) = client.create_deployment_schedules(deployment.id, [(schedule, True)])
         wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
 
@@ -252,5 +255,8 @@ def assert_record(project: Project, now: Version, branch: str) -> None:
     lock = yaml.safe_load(project.run("git", "show", f"{now.commit}:dvc.lock"))["stages"]
     (model,) = [out for out in lock["arm@sm_iso_update-1"]["outs"] if out["path"] == MODEL]
     assert model["md5"] == report["decision"]["hashes"]["candidate"]
+    assert_attested(project, now)
+    found = verify(Repository(project.root), now.commit, MODEL)
+    assert found.holds and found.complete, found.findings
     project.run("dvc", "get", "--rev", "mdlm@v0.0.2", ".", MODEL, "--out", "../got")
     assert (project.root.parent / "got/model.safetensors").stat().st_size > 0
