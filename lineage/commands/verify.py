@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from lineage.commands.common import AsJson, Exit, hashing, here, out
 from lineage.model import Finding
@@ -43,27 +42,22 @@ def verify_command(
 
 
 def _print(found: Verification) -> None:
-    name = f"{found.revision} ({found.commit.id[:10]})" if found.commit else found.revision
+    name = escape(f"{found.revision} ({found.commit.id[:10]})" if found.commit else found.revision)
     wrong = [finding for finding in found.findings if finding.proves_wrong]
     partial = [finding for finding in found.findings if not finding.proves_wrong]
     if wrong:
-        out.print(f"[red]{escape(name)}: {len(wrong)} things are wrong")
-        out.print(_table(wrong))
+        out.print(f"[red]{name}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} wrong")
+        _list(wrong)
     if partial:
         out.print("[yellow]Not all could be checked:")
-        out.print(_table(partial))
-    size = f"{found.bytes / 1e6:,.1f} MB"
+        _list(partial)
     if not wrong:
-        verdict = "[green]all that could be checked holds" if partial else "[green]holds"
-        out.print(f"{escape(name)}: {verdict}")
+        out.print(f"{name}: {'[green]all that could be checked holds' if partial else '[green]holds'}")
     counted = ", ".join(f"{count} {fault}" for fault, count in Counter(f.fault.value for f in found.findings).items())
-    out.print(f"[dim]{found.runs} runs, {size} hashed{': ' + counted if counted else ''}")
+    out.print(f"[dim]{found.runs} runs, {found.bytes / 1e6:,.1f} MB hashed{': ' + counted if counted else ''}")
 
 
-def _table(findings: list[Finding]) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=True, header_style="dim")
-    for column in ("fault", "run", "file", "what"):
-        table.add_column(column, overflow="fold")
+def _list(findings: list[Finding]) -> None:
     for finding in findings:
-        table.add_row(*(escape(str(x or "")) for x in (finding.fault.value, finding.run, finding.path, finding.what)))
-    return table
+        run = f" ({finding.run})" if finding.run else ""
+        out.print(escape(f"{finding.fault.value}: {finding.path}{run}\n  {finding.what}"))
