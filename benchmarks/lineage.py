@@ -130,20 +130,23 @@ def _large(root: Path) -> list[Measured]:
     project = Project.new(root)
     lock: dict[str, object] = {}
     code = {"path": "code.py", "hash": "md5", "md5": bytes_hash(CODE)}
-    plain = 0.0
+    places: list[Path] = []
     for number in range(LARGE):
         file = root / "sparse"
         with file.open("wb") as sparse:
             sparse.truncate(GIB + number)
-        started = time.perf_counter()
         digest = file_hash(file)
-        plain += time.perf_counter() - started
-        file.replace(project.place(digest))
+        places.append(project.place(digest))
+        file.replace(places[-1])
         outs = [{"path": f"{number}.bin", "hash": "md5", "md5": digest}]
         lock[f"make-{number}"] = {"cmd": "python code.py", "deps": [dict(code)], "outs": outs}
     pipeline = {"stages": {name: {"cmd": "python code.py"} for name in lock}}
     for number in range(2):
         project.experiment(number, lock, {"dvc.yaml": yaml.safe_dump(pipeline).encode(), "n": str(number).encode()})
+    started = time.perf_counter()
+    for place in places:
+        file_hash(place)
+    plain = time.perf_counter() - started
     note = f"{LARGE} sparse files of 1 GiB; hashing them one after another takes {plain:.1f} s"
     commands = {
         "trace": ["trace", "0.bin", "--rev", "exp-1"],
