@@ -10,6 +10,7 @@ import typer
 
 from lineage.commands.attest import attest_command, check_command, keygen_command
 from lineage.commands.card import card_command
+from lineage.commands.cited import cited_command
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.export import export_command
@@ -35,6 +36,7 @@ app.command("attest")(attest_command)
 app.command("check")(check_command)
 app.command("export")(export_command)
 app.command("card")(card_command)
+app.command("cited")(cited_command)
 
 
 def main() -> None:

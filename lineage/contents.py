@@ -1,5 +1,7 @@
 """Where the bytes of a recorded file are: in the workspace, in git, in DVC's cache. Trusts no hash."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -70,7 +72,7 @@ class Contents:
         return None
 
     def value(self, file: File) -> Any:
-        """What a JSON, YAML or TOML file says; None where it is nowhere or isn't one."""
+        """What a file says, as `parsed` reads it; None where it is nowhere."""
         return parsed(self.read(file), file.path)
 
 
@@ -83,14 +85,20 @@ def listed(data: bytes, digest: str) -> dict[str, str] | None:
 
 
 def parsed(data: bytes | None, path: str) -> Any:
-    """What a metrics or parameter file says; None where it isn't there, or isn't JSON, YAML, TOML or plain Python."""
+    """What a file says; None where it isn't there, or isn't JSON, YAML, TOML, plain Python or a table with a heading.
+
+    A table (.csv, .tsv) is a list of its rows by column, all text.
+    """
     if data is None:
         return None
     try:
+        if path.endswith((".csv", ".tsv")):
+            lines = io.StringIO(data.decode(), newline="")
+            return [*csv.DictReader(lines, delimiter="," if path.endswith(".csv") else "\t")]
         if path.endswith((".toml", ".py")):
             return PARSERS[path[path.rindex(".") :]](data.decode(), path)
         return json.loads(data) if path.endswith(".json") else yaml.load(data, Loader=Loader)
-    except (ValueError, yaml.YAMLError, ParseError):
+    except (ValueError, yaml.YAMLError, ParseError, csv.Error):
         return None
 
 

@@ -40,18 +40,37 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
     runs = (asked,) if asked in graph.runs else tuple(name for name in graph.runs if name.split("@")[0] == asked)
     if runs:
         return Target(asked=asked, runs=runs)
-    for path, key in _readings(asked, graph):
-        if (file := _recorded(path, graph)) is not None:
-            made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(path)))
-            value = _number(file, key, contents) if key else None
-            return Target(asked=asked, path=path, key=key or None, hash=file.hash, runs=made, value=value)
-    if HASH.fullmatch(asked) and (found := _by_hash(asked, graph)) is not None:
-        return found
+    if (found := find_file(asked, graph, contents)) is not None:
+        file, key = found
+        made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
+        value = _number(file, key, contents) if key else None
+        return Target(asked=asked, path=file.path, key=key or None, hash=file.hash, runs=made, value=value)
+    if HASH.fullmatch(asked) and (named := _by_hash(asked, graph)) is not None:
+        return named
     raise AuditError(
         f"nothing here is called {asked!r}",
         where=graph.state.name,
         expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(asked.partition(':')[0], graph)}",
     )
+
+
+def find_file(asked: str, graph: Graph, contents: Contents) -> tuple[File, str] | None:
+    """The recorded file or folder, and the key, of `PATH` or `PATH:KEY`; None where nothing of that name is recorded.
+
+    A file in a folder that a run made has the hash that the folder's list gives it.
+    """
+    for path, key in _readings(asked, graph):
+        if (file := _recorded(path, graph)) is not None:
+            return (file if file.hash is not None else _inside(file, graph, contents)), key
+    return None
+
+
+def _inside(file: File, graph: Graph, contents: Contents) -> File:
+    for _, folder in graph.producers(file.path):
+        if folder.is_folder and file.path.startswith(folder.path + "/"):
+            listing = contents.listing(folder) or {}
+            return File(file.path, listing.get(file.path[len(folder.path) + 1 :]), folder.algorithm)
+    return file
 
 
 def _readings(asked: str, graph: Graph) -> Iterator[tuple[str, str]]:

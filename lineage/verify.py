@@ -12,6 +12,7 @@ from lineage.checks.locks import check_links
 from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs, check_remote
 from lineage.checks.parameters import check_committed, check_parameters
+from lineage.checks.reports import check_reports
 from lineage.checks.sources import check_sources
 from lineage.contents import Contents
 from lineage.errors import AuditError
@@ -95,6 +96,7 @@ def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
     yield from check_committed(case)
     yield from check_declarations(case)
     yield from check_sources(case)
+    yield from check_reports(case)
 
 
 def _remote(repository: Repository, name: str) -> object:

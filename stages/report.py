@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import ValidationError
 
@@ -17,7 +17,7 @@ from stages.reporting.costs import cost_lines
 from stages.reporting.labels import count, model_label
 from stages.reporting.readings import Instance, Reader, instances, parse
 from stages.reporting.render import render_html, render_markdown
-from stages.reporting.schema import Comparison, CostLine, Record
+from stages.reporting.schema import Comparison, Cost, CostLine, Record
 from stages.reporting.sections import assemble
 from stages.reporting.series import read_csv
 from stages.reporting.trace import Denoising, Trace, denoising
@@ -49,7 +49,7 @@ def run(context: Context[ReportStageParams]) -> None:
     """Read, put together, and write both files."""
     params, inputs = context.params, context.inputs
     reader = Reader()
-    comparison = reader.record(inputs["comparison"], Comparison)
+    comparison = reader.cited(inputs["comparison"], Comparison)
     if (comparison.arms, comparison.seeds) != (params.arms, params.seeds):
         raise InputError(
             f"was made from arms {comparison.arms} and seeds {comparison.seeds}",
@@ -81,7 +81,7 @@ def read_code(reader: Reader, inputs: Mapping[str, Path]) -> CodeStudy | None:
     Raises:
         InputError: a file is missing or torn.
     """
-    comparison = reader.record(inputs["code_comparison"], CodeComparison)
+    comparison = reader.cited(inputs["code_comparison"], CodeComparison)
     if not comparison.families:
         return None
     plots = {}
@@ -89,7 +89,7 @@ def read_code(reader: Reader, inputs: Mapping[str, Path]) -> CodeStudy | None:
         file = inputs["code_plots"] / f"{name}.csv"
         plots[name] = read_csv(file)
         reader.note(file)
-    return CodeStudy(comparison, reader.record(inputs["disagreements"], Disagreements), plots)
+    return CodeStudy(comparison, reader.cited(inputs["disagreements"], Disagreements), plots)
 
 
 def read_costs(reader: Reader, inputs: Mapping[str, Path], comparison: Comparison) -> list[CostLine]:
@@ -99,12 +99,12 @@ def read_costs(reader: Reader, inputs: Mapping[str, Path], comparison: Compariso
         InputError: a manifest is missing or torn.
     """
 
-    def counts(manifest: Path) -> Mapping[str, Any]:
-        value: Mapping[str, Any] = reader.json(manifest).get("counts", {})
-        return value
-
-    sampling = {row.model: counts(inputs["samples"] / row.model / "manifest.json") for row in comparison.models}
-    judge, references = counts(inputs["judge_manifest"]), counts(inputs["references_manifest"])
+    sampling = {
+        row.model: reader.cited(inputs["samples"] / row.model / "manifest.json", Cost, "counts")
+        for row in comparison.models
+    }
+    judge = reader.cited(inputs["judge_manifest"], Cost, "counts")
+    references = reader.cited(inputs["references_manifest"], Cost, "counts", "judging")
     return cost_lines(comparison, judge, references, sampling)
 
 

@@ -7,8 +7,9 @@ from stages.reporting.code_schema import NEAREST, CodeComparison, CodePoint
 from stages.reporting.content import Figure, Figures, Table
 from stages.reporting.plots import Line, Panel, draw
 from stages.reporting.schema import BASE
+from stages.reporting.series import ReadRow
 
-Rows = Sequence[dict[str, str]]
+Rows = Sequence[ReadRow]
 CACHES = ("none", "prefix", "dual")
 """By the lines' dashes: solid, dashed, dotted."""
 

@@ -1,6 +1,7 @@
 """How families, problem sets, cells and pass rates are written in sentences and tables of the code study."""
 
-from stages.reporting.code_schema import NEAREST, Part
+from stages.reporting.cited import cite, joined
+from stages.reporting.code_schema import NEAREST, CodePoint, Part
 from stages.reporting.labels import DASH, arm_label, number
 from stages.reporting.schema import Span
 
@@ -46,7 +47,7 @@ def measure(name: str, part: Part) -> str:
 
 def rate(value: float) -> str:
     """A share as a percentage."""
-    return f"{number(100 * value, 1)} %"
+    return f"{per_cent(value)} %"
 
 
 def points(value: float) -> str:
@@ -56,14 +57,21 @@ def points(value: float) -> str:
 
 def points_span(value: Span) -> str:
     """`difference (low to high)` in points."""
-    return f"{points(value.estimate)} ({points(value.low)} to {points(value.high)})"
+    estimate, low, high = (cite(value, name, points) for name in Span.model_fields)
+    return joined(estimate, " (", low, " to ", high, ")")
 
 
-def rate_and_spread(mean: float, deviation: float | None) -> str:
-    """`mean ± deviation` in per cent, or the mean alone."""
-    return number(100 * mean, 1) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+def per_cent(value: float) -> str:
+    """A share in per cent, for columns that say so."""
+    return number(100 * value, 1)
+
+
+def rate_and_spread(point: CodePoint) -> str:
+    """pass@1, `mean ± deviation` over seeds in per cent, or the mean alone."""
+    spread = cite(point, "pass1_sd", lambda deviation: f"{100 * deviation:.1f}")
+    return joined(cite(point.pass1, "estimate", per_cent), *((" ± ", spread) if spread else ()))
 
 
 def interval(value: Span) -> str:
     """The bounds of a rate, in per cent."""
-    return f"{number(100 * value.low, 1)}{DASH}{number(100 * value.high, 1)}"
+    return joined(cite(value, "low", per_cent), DASH, cite(value, "high", per_cent))

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.reporting import code_figures, code_paper, code_tables
+from stages.reporting.cited import cite
 from stages.reporting.code_labels import code_arm_label, code_model_label, family_label, measure
 from stages.reporting.code_schema import Answer, CodeComparison, CodeTopic, Disagreement, Disagreements
 from stages.reporting.content import Answers, AnswerText, Block, Bullets, DifferingProblem, Paragraph, Section
 from stages.reporting.labels import count, listing
 from stages.reporting.schema import REFERENCE_ARM
+from stages.reporting.series import ReadRow
 
 TOPICS = {
     CodeTopic.GATE: "Code: are the soft masks in use?",
@@ -20,7 +22,7 @@ TOPICS = {
 CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 """Control characters, which an undertrained model writes, to their pictures: browsers drop or refuse some of them."""
 
-Rows = Sequence[dict[str, str]]
+Rows = Sequence[ReadRow]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def code_summary(comparison: CodeComparison) -> str:
 def code_bullets(comparison: CodeComparison) -> list[Bullets]:
     """The findings by topic."""
     groups = [
-        Bullets(title, [(f.text, f.evidence) for f in comparison.findings if f.topic is topic])
+        Bullets(title, [(cite(f, "text"), cite(f, "evidence")) for f in comparison.findings if f.topic is topic])
         for topic, title in TOPICS.items()
     ]
     return [group for group in groups if group.items]

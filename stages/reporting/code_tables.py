@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from stages.reporting import code_paper
+from stages.reporting.cited import cite, joined
 from stages.reporting.code_labels import (
     code_arm_label,
     code_model_label,
     family_label,
     interval,
     measure,
+    per_cent,
     points,
     points_span,
     rate_and_spread,
@@ -25,7 +27,8 @@ from stages.reporting.code_schema import (
 from stages.reporting.content import Table
 from stages.reporting.labels import add_costs, count, flops, number, plus_minus
 from stages.reporting.paper import SECOND_HAND
-from stages.reporting.schema import BASE, REFERENCE_ARM, Cost
+from stages.reporting.schema import BASE, REFERENCE_ARM
+from stages.reporting.tables import cost
 
 Measure = tuple[str, Part]
 
@@ -92,14 +95,14 @@ def _cell_rows(
 
 
 def _rate(point: CodePoint | None) -> str:
-    return "" if point is None else rate_and_spread(point.pass1.estimate, point.pass1_sd)
+    return "" if point is None else rate_and_spread(point)
 
 
 def _gain(difference: CodeDifference | None) -> str:
     if difference is None:
         return ""
     claimed = str(difference.verdict) in ("higher", "lower")
-    return points_span(difference.difference) + ("*" if claimed else "")
+    return joined(points_span(difference.difference), "*" if claimed else "")
 
 
 def _paper_rows(head: tuple[str, str], family: str, cell: str, columns: Sequence[Measure]) -> list[Sequence[str]]:
@@ -139,10 +142,10 @@ def differences(comparison: CodeComparison) -> Table:
             item.cell,
             code_arm_label(item.arm),
             code_arm_label(item.reference),
-            str(item.verdict),
+            cite(item, "verdict"),
             points_span(item.difference),
-            ", ".join(points(seed.difference.estimate) for seed in item.seeds if seed.seed is not None),
-            number(None if item.seeds_sd is None else 100 * item.seeds_sd, 1),
+            _by_seed(item),
+            cite(item, "seeds_sd", per_cent),
         )
         for item in comparison.differences
         if item.arm != item.reference
@@ -155,6 +158,11 @@ def differences(comparison: CodeComparison) -> Table:
     return Table("Paired differences in pass@1", columns, rows, 6, note)
 
 
+def _by_seed(item: CodeDifference) -> str:
+    found = [cite(seed.difference, "estimate", points) for seed in item.seeds if seed.seed is not None]
+    return joined(*found[:1], *(joined(", ", text) for text in found[1:]))
+
+
 def everything(comparison: CodeComparison) -> Table:
     """Every arm on every part of every set at every cell, with what decoding cost."""
     rows = [
@@ -163,13 +171,13 @@ def everything(comparison: CodeComparison) -> Table:
             measure(point.set, point.part),
             point.cell,
             code_arm_label(point.arm),
-            rate_and_spread(point.pass1.estimate, point.pass1_sd),
+            rate_and_spread(point),
             interval(point.pass1),
-            number(100 * point.empty_share, 1),
-            number(point.forwards, 1),
-            number(point.positions, 0),
-            flops(point.flops),
-            number(point.tokens, 1),
+            cite(point, "empty_share", per_cent),
+            cite(point, "forwards", number, 1),
+            cite(point, "positions", number, 0),
+            cite(point, "flops", flops),
+            cite(point, "tokens", number, 1),
         )
         for point in comparison.points
     ]
@@ -216,7 +224,7 @@ def caches(comparison: CodeComparison) -> Table:
                 code_arm_label(item.arm),
                 item.cell,
                 item.reference_cell,
-                str(item.verdict),
+                cite(item, "verdict"),
                 points_span(item.difference),
                 _share(own, other, lambda point: point.forwards),
                 _share(own, other, lambda point: point.positions),
@@ -246,11 +254,12 @@ def gates(comparison: CodeComparison) -> Table:
         if model.gate is None:
             continue
         gate, name = model.gate, code_model_label(model.arm, model.seed)
-        for title, omegas in (("initial", gate.initial_omegas), (f"final, step {gate.step}", gate.omegas)):
+        last = joined("final, step ", cite(gate, "step"))
+        for title, omegas in (("initial", gate.initial_omegas), (last, gate.omegas)):
             final = omegas is gate.omegas
-            values = (number(omegas.omega_s, 3), number(omegas.omega_a, 3), number(omegas.omega_b, 3))
-            lam = plus_minus(gate.lam_mean, gate.lam_std, 3) if final else ""
-            losses = (number(gate.loss, 4), number(gate.loss_without, 4)) if final else ("", "")
+            values = (cite(omegas, name, number, 3) for name in ("omega_s", "omega_a", "omega_b"))
+            lam = plus_minus(gate, "lam_mean", "lam_std", 3) if final else ""
+            losses = [cite(gate, name, number, 4) if final else "" for name in ("loss", "loss_without")]
             state = ("open" if gate.open else "closed") if final else ""
             rows.append((family_label(model.family), name, title, *values, lam, *losses, state))
     columns = (
@@ -269,19 +278,15 @@ def costs(comparison: CodeComparison) -> Table:
     """Forwards, FLOPs and tokens of each training and of each model's answers, with their sum."""
     lines = [("training", model, model.training) for model in comparison.models if model.training]
     lines += [("answers", model, model.generation) for model in comparison.models if model.generation]
-    lines = [line for line in lines if line[2] != Cost()]
+    lines = [line for line in lines if not line[2].is_empty]
     rows: list[Sequence[str]] = [
-        (work, family_label(model.family), code_model_label(model.arm, model.seed), *_cost(cost))
-        for work, model, cost in lines
+        (work, family_label(model.family), code_model_label(model.arm, model.seed), *cost(spent))
+        for work, model, spent in lines
     ]
-    rows.append(("all of these", "", "", *_cost(add_costs([cost for _, _, cost in lines]))))
+    rows.append(("all of these", "", "", *cost(add_costs([spent for _, _, spent in lines]))))
     columns = ("work", "family", "model", "updates", "forwards", "backwards", "FLOPs", "tokens")
     note = "Counted, not timed; FLOPs by formula. A forward of an answer is one pass over one sequence."
     return Table("What the code study cost", columns, rows, 3, note)
-
-
-def _cost(cost: Cost) -> tuple[str, ...]:
-    return count(cost.updates), count(cost.forwards), count(cost.backwards), flops(cost.flops), count(cost.tokens)
 
 
 def disagreements(differing: Disagreements) -> Table:
@@ -292,10 +297,10 @@ def disagreements(differing: Disagreements) -> Table:
             measure(item.set, item.part),
             item.cell,
             code_arm_label(item.arm),
-            str(item.seed),
-            count(item.problems),
-            count(item.only_arm),
-            count(item.only_reference),
+            cite(item, "seed"),
+            cite(item, "problems", count),
+            cite(item, "only_arm", count),
+            cite(item, "only_reference", count),
         )
         for item in differing.counts
     ]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
+from stages.reporting.cited import cited
 from stages.reporting.content import Figure, Figures, Table
 from stages.reporting.labels import arm_label, model_label, number
 from stages.reporting.plots import Line, Panel, draw
 from stages.reporting.schema import BASE, REFERENCE_ARM, Comparison, CurvePoint, GenerationMetrics
+from stages.reporting.series import ReadRow
 
-Rows = Sequence[dict[str, str]]
+Rows = Sequence[ReadRow]
 
 
 def training(comparison: Comparison, loss: Rows) -> Figures:
@@ -63,9 +65,14 @@ def _ends(comparison: Comparison, rows: Rows, columns: Sequence[str], caption: s
     for model in comparison.models:
         own = [row for row in rows if row["model"] == model.model]
         for row in own[:1] + own[1:][-1:]:
-            values = (number(float(row[column]), 4) if row[column] else "" for column in columns)
-            table.append((model_label(model.arm, model.seed), row["step"], *values))
+            step, *values = (_read(row, column, digits) for column, digits in (("step", 0), *((c, 4) for c in columns)))
+            table.append((model_label(model.arm, model.seed), step, *values))
     return Table(f"{caption}: first and last record", ("model", "step", *columns), table)
+
+
+def _read(row: ReadRow, column: str, digits: int) -> str:
+    value = row[column]
+    return cited(number(float(value), digits), f"{row.place}.{column}", value) if value else ""
 
 
 def generation(comparison: Comparison) -> Figures:

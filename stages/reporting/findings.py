@@ -130,7 +130,7 @@ def _group(group: Sequence[GenerationPair]) -> Finding:
     if first.reference_sampler != first.sampler:
         against += f" with {first.reference_sampler}"
     seeds = len(first.seeds)
-    points = [f"{percent(pair.log_ratio)} at {number(_passes(pair), 1)}" for pair in group]
+    points = [f"{percent(pair.change)} at {number(pair.real_nfe, 1)}" for pair in group]
     text = (
         f"{arm_label(first.arm)} with {first.sampler} against {against}, at equal real forward passes: generative "
         f"perplexity {listing(points)} passes ({'one seed' if seeds == 1 else f'mean of {seeds} seeds'})."
@@ -141,7 +141,7 @@ def _group(group: Sequence[GenerationPair]) -> Finding:
 def _caveats(group: Sequence[GenerationPair]) -> str:
     drops = [number(pair.entropy_difference, 3, sign=True) for pair in group]
     text = f"Entropy differs by {listing(drops)} nats."
-    if sharper := [number(_passes(pair), 1) for pair in group if pair.sharper]:
+    if sharper := [number(pair.real_nfe, 1) for pair in group if pair.sharper]:
         text += f" At {listing(sharper)} passes entropy is clearly lower as well, which alone lowers the perplexity."
     interpolated = [pair for pair in group if any(seed.how is How.INTERPOLATED for seed in pair.seeds)]
     if interpolated:
@@ -150,16 +150,12 @@ def _caveats(group: Sequence[GenerationPair]) -> str:
     return text
 
 
-def _passes(pair: GenerationPair) -> float:
-    return sum(seed.real_nfe for seed in pair.seeds) / len(pair.seeds)
-
-
 def _verdicts(group: Sequence[GenerationPair], seeds: int) -> str:
     if seeds < SEVERAL_SEEDS:
         return "One seed has no spread to judge by, so nothing is claimed."
     parts = []
     for verdict in Verdict:
-        at = [number(_passes(pair), 1) for pair in group if pair.verdict is verdict]
+        at = [number(pair.real_nfe, 1) for pair in group if pair.verdict is verdict]
         if at:
             parts.append(f"{_PHRASES[verdict]} at {listing(at)}")
     return "; ".join(parts).capitalize() + "."
@@ -178,7 +174,7 @@ _PHRASES = {
 
 def _losses(pairs: Iterable[GenerationPair]) -> str:
     worse = [
-        f"{arm_label(pair.arm)} with {pair.sampler} at {number(_passes(pair), 1)} passes ({percent(pair.log_ratio)})"
+        f"{arm_label(pair.arm)} with {pair.sampler} at {number(pair.real_nfe, 1)} passes ({percent(pair.change)})"
         for pair in pairs
         if pair.log_ratio > 0
     ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from softmask.evaluation.intervals import log_interpolate, same_sign, seeds_interval, spread
+from softmask.evaluation.intervals import Interval, log_interpolate, same_sign, seeds_interval, spread
 from stages.params.compare import CompareParams
 from stages.reporting.readings import Reading
 from stages.reporting.schema import (
@@ -174,8 +174,13 @@ def _pair(
         reference_sampler=reference_sampler,
         nfe=nominal,
         seeds=seeds,
+        real_nfe=float(np.mean([pair.real_nfe for pair in seeds])),
+        gen_ppl=float(np.mean([pair.gen_ppl for pair in seeds])),
+        reference_gen_ppl=float(np.mean([pair.reference_gen_ppl for pair in seeds])),
         log_ratio=mean,
         interval=Span.of(interval) if interval else None,
+        change=math.expm1(mean),
+        change_interval=Span.of(Interval(*map(math.expm1, interval))) if interval else None,
         seeds_sd=spread(ratios),
         entropy_difference=entropy_difference,
         verdict=_verdict(ratios, interval is not None and interval.excludes_zero, open_gate),

@@ -1,9 +1,9 @@
-"""How arms, paths and numbers are written in sentences and tables."""
+"""How arms, paths and numbers are written in sentences and tables; those of records that were read cite them."""
 
-import math
 from collections.abc import Sequence
 
-from stages.reporting.schema import BASE, Cost, NllPath, Span
+from stages.reporting.cited import cite, joined
+from stages.reporting.schema import BASE, Cost, NllPath, Record, Span
 
 ARM_LABELS = {
     BASE: "base",
@@ -39,13 +39,14 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
 
 def span(value: Span, digits: int = 2, sign: bool = False) -> str:
     """`estimate (low to high)`."""
-    low, high = number(value.low, digits, sign), number(value.high, digits, sign)
-    return f"{number(value.estimate, digits, sign)} ({low} to {high})"
+    estimate, low, high = (cite(value, name, number, digits, sign) for name in Span.model_fields)
+    return joined(estimate, " (", low, " to ", high, ")")
 
 
-def plus_minus(mean: float, deviation: float | None, digits: int = 2) -> str:
-    """`mean ± deviation`, or the mean alone."""
-    return number(mean, digits) + (f" ± {deviation:,.{digits}f}" if deviation is not None else "")
+def plus_minus(record: Record, mean: str, deviation: str, digits: int = 2) -> str:
+    """`mean ± deviation`, or the mean alone, of two fields of a record."""
+    spread = cite(record, deviation, f"{{:,.{digits}f}}".format)
+    return joined(cite(record, mean, number, digits), *((" ± ", spread) if spread else ()))
 
 
 def count(value: float | None) -> str:
@@ -58,9 +59,9 @@ def flops(value: float | None) -> str:
     return "" if value is None else f"{value:.3e}".replace("e+", "e")
 
 
-def percent(log_ratio: float) -> str:
-    """A log ratio as a signed percentage."""
-    return number(100 * math.expm1(log_ratio), 1, sign=True) + "%"
+def percent(change: float) -> str:
+    """A relative change as a signed percentage."""
+    return number(100 * change, 1, sign=True) + "%"
 
 
 def listing(items: Sequence[str]) -> str:

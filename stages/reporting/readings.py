@@ -85,6 +85,17 @@ class Reader:
         """
         return parse(self.json(path), model, path)
 
+    def cited(self, path: Path, model: type[R], *keys: str) -> R:
+        """What lies at these keys of a JSON file as a typed record that knows it was read there.
+
+        Raises:
+            InputError: the file is missing, no JSON, or a field is missing or wrong.
+        """
+        value = self.json(path)
+        for key in keys:
+            value = value.get(key, {})
+        return parse(value, model, path).read_from(f"{path.as_posix()}:{'.'.join(keys)}")
+
 
 def parse(value: Any, model: type[R], path: Path) -> R:
     """Validate a value read from `path`.

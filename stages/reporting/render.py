@@ -6,9 +6,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from stages.reporting.cited import Cited
 from stages.reporting.content import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
+LINEAGE = "lineage.html"
+"""The page of traces beside the report, which `make repro` has lineage write after the pipeline."""
+COMMAND = "python -m lineage trace"
+"""What says the same where that page wasn't made."""
 BLANKS = re.compile(r"(?P<block>^(?P<fence>`{3,})text\n.*?\n(?P=fence)$)|\n{3,}", re.MULTILINE | re.DOTALL)
 """Runs of blank lines that the template leaves; code blocks are matched first, so that theirs stay."""
 
@@ -16,6 +21,8 @@ BLANKS = re.compile(r"(?P<block>^(?P<fence>`{3,})text\n.*?\n(?P=fence)$)|\n{3,}"
 def render_html(report: Report) -> str:
     """One self-contained page."""
     environment = _environment(autoescape=True)
+    environment.tests["cited"] = lambda text: isinstance(text, Cited)
+    environment.globals |= {"lineage": LINEAGE, "command": COMMAND}
     page = environment.get_template("report.html")
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return page.render(report=report, style=Markup(style), script=Markup(script), markup=Markup) + "\n"

@@ -3,8 +3,9 @@
 Knows no rule and no sentence. Metrics may carry further keys, which are not looked at.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +20,38 @@ class Record(BaseModel):
     """A record in a file between stages."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+    _place: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it was read, as `PATH:KEY` (`PATH:` for the whole file); empty for one that was made here."""
+        return self._place
+
+    def key(self, field: str) -> str:
+        """`PATH:KEY` of a field."""
+        return _below(self.place, field)
+
+    def read_from(self, place: str) -> Self:
+        """This record, told where it was read; all records in it are told, too."""
+        _tell(self, place)
+        return self
+
+
+def _tell(value: Any, place: str) -> None:
+    inner: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, Record):
+        value._place = place
+        inner = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for key, below in inner:
+        _tell(below, _below(place, key))
+
+
+def _below(place: str, key: object) -> str:
+    return f"{place}{'' if place.endswith(':') else '.'}{key}"
 
 
 class NllPath(StrEnum):
@@ -95,6 +128,11 @@ class Cost(Record):
     backwards: int | None = None
     flops: float | None = None
     tokens: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it states nothing."""
+        return all(getattr(self, name) is None for name in Cost.model_fields)
 
 
 class EvaluationCost(Cost):
@@ -320,10 +358,18 @@ class GenerationPair(Record):
     nfe: int
     """Nominal, of the reference."""
     seeds: list[SeedPair]
+    real_nfe: float
+    """The reference's, mean over seeds, as the next two."""
+    gen_ppl: float
+    reference_gen_ppl: float
     log_ratio: float
     """Mean over seeds of log(gen PPL of the arm / gen PPL of the reference)."""
     interval: Span | None
     """Student's t over seeds; None for one seed."""
+    change: float
+    """exp(log_ratio) - 1: by which share generative perplexity differs."""
+    change_interval: Span | None
+    """`interval` as such shares."""
     seeds_sd: float | None
     entropy_difference: float
     verdict: Verdict

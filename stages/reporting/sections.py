@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from stages.params.report import Regime
 from stages.reporting import figures, paper, tables
+from stages.reporting.cited import cite
 from stages.reporting.code_sections import CodeStudy, code_bullets, code_sections, code_summary
 from stages.reporting.content import (
     Block,
@@ -17,6 +18,7 @@ from stages.reporting.content import (
 )
 from stages.reporting.labels import arm_label, count, listing
 from stages.reporting.schema import Comparison, CostLine, Topic
+from stages.reporting.series import ReadRow
 from stages.reporting.trace import Denoising
 
 TITLE = "Soft-masked against binary masked diffusion"
@@ -27,7 +29,7 @@ TOPICS = {
     Topic.LIMITS: "Keep in mind",
 }
 
-Rows = Sequence[dict[str, str]]
+Rows = Sequence[ReadRow]
 
 
 def assemble(
@@ -61,7 +63,7 @@ def assemble(
         Section("sources", "What it was made from", [tables.environments(comparison), tables.inputs(hashes)]),
     ]
     findings = [
-        Bullets(title, [(f.text, f.evidence) for f in comparison.findings if f.topic is topic])
+        Bullets(title, [(cite(f, "text"), cite(f, "evidence")) for f in comparison.findings if f.topic is topic])
         for topic, title in TOPICS.items()
     ]
     findings = [group for group in findings if group.items] + (code_bullets(code.comparison) if code else [])

@@ -46,10 +46,19 @@ def history_rows(histories: Mapping[str, Sequence[Row]], column: str, points: in
     return found
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+class ReadRow(dict[str, str]):
+    """A row as it was read."""
+
+    def __init__(self, values: Mapping[str, str], place: str) -> None:
+        super().__init__(values)
+        self.place = place
+        """`PATH:INDEX`, counted from 0 after the heading."""
+
+
+def read_csv(path: Path) -> list[ReadRow]:
     """The rows of a file that `write_csv` wrote."""
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [ReadRow(row, f"{path.as_posix()}:{index}") for index, row in enumerate(csv.DictReader(file))]
 
 
 def curve_rows(curves: Sequence[CurvePoint]) -> list[Row]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from stages.reporting import paper
+from stages.reporting.cited import cite, joined
 from stages.reporting.content import Table
 from stages.reporting.labels import (
     PATH_LABELS,
@@ -48,8 +49,8 @@ def perplexity(comparison: Comparison) -> Table:
             str(len(arm.seeds) or 1),
             span(values.ppl, 3),
             span(values.bits_per_byte, 4),
-            number(values.monte_carlo_se, 4),
-            number(values.seeds_sd, 4),
+            cite(values, "monte_carlo_se", number, 4),
+            cite(values, "seeds_sd", number, 4),
         )
         for arm in comparison.arm_rows
         for path, values in arm.perplexity.items()
@@ -65,10 +66,11 @@ def differences(comparison: Comparison) -> Table:
     for item in comparison.differences:
         name = f"{arm_label(item.arm)}, {PATH_LABELS[item.path]}"
         against = arm_label(item.reference)
-        rows.append((name, against, "all", span(item.nll, 4, True), number(item.seeds_sd, 4), "", str(item.verdict)))
+        spread, verdict = cite(item, "seeds_sd", number, 4), cite(item, "verdict")
+        rows.append((name, against, "all", span(item.nll, 4, True), spread, "", verdict))
         for seed in item.seeds:
-            interval = span(seed.nll, 4, True)
-            rows.append((name, against, str(seed.seed), interval, "", number(seed.monte_carlo_se, 4), ""))
+            error = cite(seed, "monte_carlo_se", number, 4)
+            rows.append((name, against, cite(seed, "seed"), span(seed.nll, 4, True), "", error, ""))
     columns = (
         "model",
         "against",
@@ -91,11 +93,11 @@ def curve(comparison: Comparison) -> Table:
         (
             arm_label(point.arm),
             point.sampler,
-            str(point.nfe),
-            number(point.real_nfe, 1),
-            plus_minus(point.gen_ppl, point.gen_ppl_sd),
-            plus_minus(point.entropy, point.entropy_sd, 3),
-            count(point.samples),
+            cite(point, "nfe"),
+            cite(point, "real_nfe", number, 1),
+            plus_minus(point, "gen_ppl", "gen_ppl_sd"),
+            plus_minus(point, "entropy", "entropy_sd", 3),
+            cite(point, "samples", count),
             _mauve(point),
         )
         for point in comparison.curves
@@ -113,14 +115,14 @@ def curve(comparison: Comparison) -> Table:
 
 def _mauve(point: CurvePoint) -> str:
     if point.mauve is None:
-        return f"empty: {point.mauve_note}" if point.mauve_note else ""
-    return plus_minus(point.mauve, point.mauve_sd, 3)
+        return joined("empty: ", cite(point, "mauve_note")) if point.mauve_note else ""
+    return plus_minus(point, "mauve", "mauve_sd", 3)
 
 
 def _real_text(row: GenerationMetrics) -> Sequence[str]:
-    mauve = plus_minus(row.mauve.mean, row.mauve.std, 3) if row.mauve else f"empty: {row.mauve_note or ''}"
-    numbers = (number(row.gen_ppl), number(row.entropy, 3), count(row.samples), mauve)
-    return ("real text", "held out", "", "", *numbers)
+    mauve = plus_minus(row.mauve, "mean", "std", 3) if row.mauve else joined("empty: ", cite(row, "mauve_note"))
+    quality = (cite(row, "gen_ppl", number), cite(row, "entropy", number, 3), cite(row, "samples", count))
+    return ("real text", "held out", "", "", *quality, mauve)
 
 
 def pairs(comparison: Comparison) -> Table:
@@ -131,13 +133,13 @@ def pairs(comparison: Comparison) -> Table:
             pair.sampler
             if pair.sampler == pair.reference_sampler
             else f"{pair.sampler} (binary: {pair.reference_sampler})",
-            str(pair.nfe),
-            number(_mean([seed.real_nfe for seed in pair.seeds]), 1),
-            number(_mean([seed.gen_ppl for seed in pair.seeds])),
-            number(_mean([seed.reference_gen_ppl for seed in pair.seeds])),
-            _ratio(pair),
-            str(pair.verdict) + (", entropy lower too" if pair.sharper else ""),
-            number(pair.entropy_difference, 3, sign=True),
+            cite(pair, "nfe"),
+            cite(pair, "real_nfe", number, 1),
+            cite(pair, "gen_ppl", number),
+            cite(pair, "reference_gen_ppl", number),
+            _change(pair),
+            joined(cite(pair, "verdict"), ", entropy lower too" if pair.sharper else ""),
+            cite(pair, "entropy_difference", number, 3, sign=True),
             " and ".join(sorted({str(seed.how) for seed in pair.seeds})),
         )
         for pair in comparison.pairs
@@ -162,14 +164,11 @@ def pairs(comparison: Comparison) -> Table:
     return Table("Soft-masking against binary at equal real forward passes", columns, rows, 2, note)
 
 
-def _ratio(pair: GenerationPair) -> str:
-    if pair.interval is None:
-        return percent(pair.log_ratio)
-    return f"{percent(pair.log_ratio)} ({percent(pair.interval.low)} to {percent(pair.interval.high)})"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _change(pair: GenerationPair) -> str:
+    change, interval = cite(pair, "change", percent), pair.change_interval
+    if interval is None:
+        return change
+    return joined(change, " (", cite(interval, "low", percent), " to ", cite(interval, "high", percent), ")")
 
 
 def gates(comparison: Comparison) -> Table:
@@ -186,7 +185,7 @@ def gates(comparison: Comparison) -> Table:
                     model_label(model.arm, model.seed),
                     title,
                     *_omegas(omegas),
-                    plus_minus(metrics.lam_mean, metrics.lam_std, 3) if final else "",
+                    plus_minus(metrics, "lam_mean", "lam_std", 3) if final else "",
                     span(model.gate.effect, 4, sign=True) if final else "",
                     ("open" if model.gate.open else "closed") if final else "",
                 )
@@ -201,8 +200,7 @@ def gates(comparison: Comparison) -> Table:
 
 
 def _omegas(omegas: Omegas) -> tuple[str, str, str, str]:
-    values = (omegas.omega_s, omegas.omega_a, omegas.omega_b, omegas.temperature)
-    a, b, c, d = (number(value, 3) for value in values)
+    a, b, c, d = (cite(omegas, name, number, 3) for name in ("omega_s", "omega_a", "omega_b", "temperature"))
     return a, b, c, d
 
 
@@ -211,9 +209,9 @@ def lam_by_entropy(comparison: Comparison) -> Table:
     rows = [
         (
             model_label(model.arm, model.seed),
-            "above" if piece.below is None else f"below {piece.below:g}",
-            f"{piece.share:.1%}",
-            number(piece.lam_mean, 3),
+            "above" if piece.below is None else joined("below ", cite(piece, "below", "{:g}".format)),
+            cite(piece, "share", "{:.1%}".format),
+            cite(piece, "lam_mean", number, 3),
         )
         for model in comparison.models
         if model.gate is not None
@@ -225,8 +223,8 @@ def lam_by_entropy(comparison: Comparison) -> Table:
 
 def costs(lines: Sequence[CostLine]) -> Table:
     """Forwards, FLOPs and tokens of each piece of work, with their sum."""
-    rows: list[Sequence[str]] = [(line.work, line.model, *_cost(line.cost)) for line in lines]
-    rows.append(("all of these", "", *_cost(add_costs([line.cost for line in lines]))))
+    rows: list[Sequence[str]] = [(line.work, line.model, *cost(line.cost)) for line in lines]
+    rows.append(("all of these", "", *cost(add_costs([line.cost for line in lines]))))
     columns = ("work", "model", "updates", "forwards", "backwards", "FLOPs", "tokens")
     note = (
         "Counted, not timed; FLOPs by formula. A forward is one pass over a batch, or over a row where rows are scored."
@@ -234,8 +232,12 @@ def costs(lines: Sequence[CostLine]) -> Table:
     return Table("What it cost", columns, rows, 2, note)
 
 
-def _cost(cost: Cost) -> tuple[str, str, str, str, str]:
-    return count(cost.updates), count(cost.forwards), count(cost.backwards), flops(cost.flops), count(cost.tokens)
+def cost(spent: Cost) -> tuple[str, str, str, str, str]:
+    """Updates, forwards, backwards, FLOPs and tokens."""
+    updates, forwards, backwards, tokens = (
+        cite(spent, name, count) for name in ("updates", "forwards", "backwards", "tokens")
+    )
+    return updates, forwards, backwards, cite(spent, "flops", flops), tokens
 
 
 def environments(comparison: Comparison) -> Table:
@@ -278,7 +280,7 @@ def _own_generation(comparison: Comparison, entry: paper.GenerationEntry) -> tup
     point = _longest(comparison, entry.arm, entry.sampler)
     if point is None:
         return "", "", ""
-    return str(point.nfe), _mauve(point), plus_minus(point.gen_ppl, point.gen_ppl_sd)
+    return cite(point, "nfe"), _mauve(point), plus_minus(point, "gen_ppl", "gen_ppl_sd")
 
 
 def _other_regime(regime: str) -> str:
@@ -342,7 +344,7 @@ def paper_entropy(comparison: Comparison) -> Table:
         for sampler in dict.fromkeys(point.sampler for point in comparison.curves if point.arm == arm):
             point = _longest(comparison, arm, sampler)
             if point is not None:
-                values = (plus_minus(point.gen_ppl, point.gen_ppl_sd), plus_minus(point.entropy, point.entropy_sd, 3))
-                rows.append((arm_label(arm), sampler, str(point.nfe), *values, ""))
+                values = (plus_minus(point, "gen_ppl", "gen_ppl_sd"), plus_minus(point, "entropy", "entropy_sd", 3))
+                rows.append((arm_label(arm), sampler, cite(point, "nfe"), *values, ""))
     columns = ("model", "sampler", "NFE", "this run: gen. perplexity", "this run: entropy", "paper: entropy")
     return Table(paper.TABLES_5_7_TITLE, columns, rows, 2, paper.TABLES_5_7_NOTE)

@@ -163,7 +163,7 @@ def test_each_listed_problem_has_both_answers_and_its_filter(finished: Finished)
 
 
 def test_both_formats_have_the_same_tables(finished: Finished) -> None:
-    cells = [part.replace("&#39;", "'") for part in re.findall(r"<t[dh][^>]*>([^<]+)</t[dh]>", finished.html)]
+    cells = Page(finished.html).cells
     plain = " ".join(re.sub(r"\\([\\`*_<>|\[\]])", r"\1", finished.markdown).split())
     assert [part for part in cells if part not in plain] == []
 
