@@ -120,10 +120,11 @@ def _data_kind(before: bytes | None, after: bytes | None) -> tuple[Change, str]:
 
 
 def _lines(before: bytes, after: bytes) -> str:
+    """How much differs, in words that are the same from both sides."""
     if b"\0" in before or b"\0" in after:
-        return f"{len(before)} bytes, then {len(after)}"
+        return f"sizes differ by {abs(len(before) - len(after))} bytes"
     old, new = Counter(before.splitlines()), Counter(after.splitlines())
-    return f"{(old - new).total()} lines only before, {(new - old).total()} only after"
+    return f"{(old - new).total() + (new - old).total()} lines are on one side only"
 
 
 def _same_code(path: str, before: bytes, after: bytes) -> bool:

@@ -60,7 +60,8 @@ class Comparison:
             yield Entry(
                 run=name, kind=kind, what=name, before=command if here else None, after=None if here else command
             )
-        unread = [*self._environment()]
+        told = any(entry.kind is Change.ENVIRONMENT for own in self.own.values() for entry in own)
+        unread = [] if told else [*self._environment()]
         for name in self.common:
             effect = self._effect(name)
             recorded = [e.model_copy(update={"effect": effect}) for e in self.own[name] if not e.effect]

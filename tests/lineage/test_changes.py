@@ -32,8 +32,8 @@ def test_bytes_that_are_nowhere_are_no_comment() -> None:
 
 
 def test_how_much_changed_is_said() -> None:
-    assert file_kind("a.csv", b"a\nb\n", b"b\nc\nd\n")[1] == "1 lines only before, 2 only after"
-    assert file_kind("a.bin", b"\0a", b"\0bcd")[1] == "2 bytes, then 4"
+    assert file_kind("a.csv", b"a\nb\n", b"b\nc\nd\n")[1] == "3 lines are on one side only"
+    assert file_kind("a.bin", b"\0a", b"\0bcd")[1] == "sizes differ by 2 bytes"
 
 
 @pytest.mark.parametrize(
