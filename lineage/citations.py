@@ -18,7 +18,7 @@ from lineage.targets import find_file
 
 TAG, SOURCE, VALUE = "data", "data-source", "value"
 MINUS = "\N{MINUS SIGN}"
-NUMBER = re.compile(r"(?P<digits>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?)\s*(?P<percent>%?)")
+NUMBER = re.compile(r"(?P<digits>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?)\s*(?P<percent>%?)", re.ASCII)
 SLACK = Decimal("1e-9")
 """Of a half of the last digit that is shown: a percentage is the value times 100 in binary."""
 

@@ -61,16 +61,24 @@ def find_file(asked: str, graph: Graph, contents: Contents) -> tuple[File, str] 
     """
     for path, key in _readings(asked, graph):
         if (file := _recorded(path, graph)) is not None:
-            return (file if file.hash is not None else _inside(file, graph, contents)), key
+            inside = file if file.hash is not None else _inside(file, graph, contents)
+            return None if inside is None else (inside, key)
     return None
 
 
-def _inside(file: File, graph: Graph, contents: Contents) -> File:
+def _inside(file: File, graph: Graph, contents: Contents) -> File | None:
+    """A file of a folder that a run made, by the folder's list; None where the list doesn't have it."""
     for _, folder in graph.producers(file.path):
         if folder.is_folder and file.path.startswith(folder.path + "/"):
-            listing = contents.listing(folder) or {}
-            return File(file.path, listing.get(file.path[len(folder.path) + 1 :]), folder.algorithm)
+            name, listing = file.path[len(folder.path) + 1 :], contents.listing(folder)
+            return file if listing is None else _listed(file.path, name, folder.algorithm, listing)
     return file
+
+
+def _listed(path: str, name: str, algorithm: str, listing: dict[str, str]) -> File | None:
+    if name in listing:
+        return File(path, listing[name], algorithm)
+    return File(path) if any(inner.startswith(name + "/") for inner in listing) else None
 
 
 def _readings(asked: str, graph: Graph) -> Iterator[tuple[str, str]]:

@@ -93,7 +93,7 @@ class Reader:
         """
         value = self.json(path)
         for key in keys:
-            value = value.get(key, {})
+            value = value.get(key) or {}
         return parse(value, model, path).read_from(f"{path.as_posix()}:{'.'.join(keys)}")
 
 
