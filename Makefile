@@ -41,6 +41,7 @@ $(STAMP):
 repro: env ## Run the pipeline on params.yaml; read reports/report.html afterwards
 	@$(BIN)/python -m stages.check
 	@$(BIN)/dvc repro
+	@$(BIN)/python -m lineage cited reports/report.html --html reports/lineage.html || test $$? -eq 3  # 3: in part
 
 serve: env ## Start a Prefect server, workers and the deployments, on loopback, until Ctrl-C
 	@$(BIN)/python -m pipelines.serve

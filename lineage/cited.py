@@ -14,7 +14,9 @@ from lineage.trace import Trace, trace
 
 
 def cited(repository: Repository, report: str, revision: str | None = None) -> list[Trace]:
-    """A trace of each value that an HTML report cites; those of one file share one closure, told with the first.
+    """The trace of an HTML report, where a run made it, and of each value that it cites.
+
+    Those of one file share one closure, which is told with the first.
 
     Args:
         report: its path.
@@ -25,7 +27,8 @@ def cited(repository: Repository, report: str, revision: str | None = None) -> l
     """
     state = open_state(repository, revision)
     graph, contents = Graph(state), Contents(state)
-    page = contents.read((find_file(report, graph, contents) or (File(report), ""))[0])
+    recorded = find_file(report, graph, contents)
+    page = contents.read(recorded[0] if recorded else File(report))
     if page is None:
         raise AuditError("the report is not here", where=report, todo="Fetch it: dvc pull")
     sources = Sources(graph, contents)
@@ -38,7 +41,8 @@ def cited(repository: Repository, report: str, revision: str | None = None) -> l
             targets.append(target)
     if not targets:
         raise AuditError("it cites nothing", where=report, expected="<data data-source=PATH:KEY> around its numbers")
-    traces = [*_traces(repository, targets, revision)]
+    own = [trace(repository, report, revision)] if recorded else []
+    traces = [*own, *_traces(repository, targets, revision)]
     return [traces[0].model_copy(update={"gaps": (*traces[0].gaps, *gaps)}), *traces[1:]]
 
 

@@ -60,9 +60,11 @@ def find_file(asked: str, graph: Graph, contents: Contents) -> tuple[File, str] 
     A file in a folder that a run made has the hash that the folder's list gives it.
     """
     for path, key in _readings(asked, graph):
-        if (file := _recorded(path, graph)) is not None:
-            inside = file if file.hash is not None else _inside(file, graph, contents)
-            return None if inside is None else (inside, key)
+        file = _recorded(path, graph)
+        if file is not None and file.hash is None:
+            file = _inside(file, graph, contents)
+        if file is not None:
+            return file, key
     return None
 
 

@@ -115,10 +115,19 @@ class Drawing:
             for name in root.runs:
                 self.runs[name].target = True
             return
-        found = [node for path, node in self.files.items() if overlap(root.name, path)]
-        for node in found or [self._file(Shape.SOURCE, File(root.name, root.hash))]:
+        inside = [node for path, node in self.files.items() if root.name.startswith(f"{path}/")]
+        found = [node for path, node in self.files.items() if overlap(root.name, path) and node not in inside]
+        for node in found or [self._asked(root, inside)]:
             node.target = True
             node.numbers |= {str(target.key): value(target.value) for target in root.numbers}
+
+    def _asked(self, root: Root, folders: list[Node]) -> Node:
+        """A box for a file that is none of the closure's: one in a folder that a run made, or a raw source."""
+        makers = [name for folder in folders for name in folder.makers]
+        asked = self._file(Shape.FILE if makers else Shape.SOURCE, File(root.name, root.hash))
+        asked.makers += makers
+        self.arrows |= {(self.runs[name].id, asked.id): None for name in makers}
+        return asked
 
 
 def label(text: str, longest: int) -> str:

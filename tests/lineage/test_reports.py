@@ -12,8 +12,10 @@ from lineage.citations import Citation, citations, is_exactly, writes
 from lineage.cited import cited
 from lineage.cli import app
 from lineage.errors import AuditError
+from lineage.hashing import file_hash
 from lineage.model import Fault
 from lineage.repository import Repository
+from lineage.trace import trace
 from lineage.verify import verify
 from tests.lineage.projects import begin, commit, copied, write
 from tests.pipeline.clones import run
@@ -216,13 +218,20 @@ def test_exact_values_are_the_same_number(said: str, value: object, holds: bool)
     assert is_exactly(said, value) is holds
 
 
+@pytest.mark.parametrize("revision", [None, "HEAD"])
+def test_a_number_of_a_table_in_a_folder_can_be_asked_about(project: Path, revision: str | None) -> None:
+    found = trace(Repository(project), "tables/curve.csv:0.loss", revision)
+    assert (found.target.path, found.target.key, found.target.value) == ("tables/curve.csv", "0.loss", "1.5")
+    assert found.target.hash == file_hash(project / "tables/curve.csv")
+
+
 def test_every_citation_has_its_trace(project: Path) -> None:
     traces = cited(Repository(project), "report.html")
     found = {trace.target.asked: trace.target.value for trace in traces}
     sources = {source for source, _, _ in GOOD.values()}
-    assert found.keys() == sources - {"params.yaml:seed"}
+    assert found.keys() == {"report.html"} | sources - {"params.yaml:seed"}
     assert found["tables/curve.csv:1.loss"] == "0.5"
-    assert {step.name for trace in traces for step in trace.steps} == {"score", "tables"}
+    assert {step.name for trace in traces for step in trace.steps} == {"score", "tables", "report"}
     assert [gap.what for trace in traces for gap in trace.gaps] == [
         "it cites params.yaml:seed, of which there is no trace"
     ]
@@ -237,7 +246,7 @@ def test_the_page_of_traces_has_every_number_and_is_the_only_file_written(
     result = CliRunner().invoke(app, ["cited", "report.html", "--html", str(page), "--rev", "HEAD"])
     assert result.exit_code == 3  # a parameter has no trace
     assert 'id="metrics.json:runs.0.count"' in page.read_text()
-    assert 'data-key="1.loss"' in page.read_text()
+    assert 'id="tables/curve.csv:1.loss"' in page.read_text()
     assert {path for path in project.rglob("*") if ".dvc/tmp" not in path.as_posix()} == before
 
 
