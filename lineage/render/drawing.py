@@ -126,7 +126,9 @@ class Drawing:
         makers = [name for folder in folders for name in folder.makers]
         asked = self._file(Shape.FILE if makers else Shape.SOURCE, File(root.name, root.hash))
         asked.makers += makers
+        asked.readers += [name for folder in folders for name in folder.readers]
         self.arrows |= {(self.runs[name].id, asked.id): None for name in makers}
+        self.arrows |= {(asked.id, self.runs[name].id): None for name in asked.readers}
         return asked
 
 

@@ -5,6 +5,7 @@ Numbers only; sentences are in `code_findings`. All intervals of a set come from
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from stages.reporting.code_schema import (
     CodeModelRow,
     CodePoint,
     CodeVerdict,
+    CostShares,
     Part,
     SeedRate,
 )
@@ -119,7 +121,6 @@ class CodeComparer:
         name, cell = place
         scored = [model.outcomes[place].scored for model in models]
         rates = [float(model.outcomes[place].passes[part].mean()) for model in models]
-        flops = [flops for model in models if (flops := _flops(model, place)) is not None]
         return CodePoint(
             family=models[0].instance.family,
             arm=models[0].instance.arm,
@@ -131,10 +132,8 @@ class CodeComparer:
             pass1=self.rate({column(model, cell, part): 1 / len(models) for model in models}, name),
             pass1_sd=spread(rates),
             empty_share=_mean([row.empty_share for row in scored]),
-            forwards=_mean([row.forwards_mean for row in scored]),
-            positions=_mean([row.positions_mean for row in scored]),
             tokens=_mean([row.tokens_mean for row in scored]),
-            flops=_mean(flops) if len(flops) == len(models) else None,
+            **_spent(models, place),
         )
 
     def differences(self, families: Sequence[str], arms: Sequence[str]) -> list[CodeDifference]:
@@ -182,7 +181,11 @@ class CodeComparer:
             if partner is not None:
                 paired = [(model, model) for model in models]
                 parts = models[0].outcomes[name, cell].passes
-                found += [self.difference(paired, name, part, (cell, partner)) for part in parts]
+                costs = _shares(_spent(models, (name, cell)), _spent(models, (name, partner)))
+                found += [
+                    self.difference(paired, name, part, (cell, partner)).model_copy(update={"costs": costs})
+                    for part in parts
+                ]
         return found
 
     def difference(
@@ -245,6 +248,22 @@ def uncached(cell: str, name: str, cells: Sequence[CellInfo]) -> str | None:
     exact = [info.name for info in same if info.block_length == own.block_length]
     whole = [info.name for info in same if info.block_length is None]
     return next(iter(exact + whole), None)
+
+
+def _spent(models: Sequence[CodeReading], place: Place) -> dict[str, Any]:
+    """Forwards, positions and FLOPs a problem, means over the models."""
+    scored = [model.outcomes[place].scored for model in models]
+    flops = [flops for model in models if (flops := _flops(model, place)) is not None]
+    return {
+        "forwards": _mean([row.forwards_mean for row in scored]),
+        "positions": _mean([row.positions_mean for row in scored]),
+        "flops": _mean(flops) if len(flops) == len(models) else None,
+    }
+
+
+def _shares(spent: Mapping[str, Any], other: Mapping[str, Any]) -> CostShares:
+    known = [name for name in CostShares.model_fields if spent[name] is not None and other[name]]
+    return CostShares(**{name: spent[name] / other[name] for name in known})
 
 
 def _flops(model: CodeReading, place: Place) -> float | None:

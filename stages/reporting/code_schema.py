@@ -188,6 +188,14 @@ class SeedRate(Record):
     difference: Span
 
 
+class CostShares(Record):
+    """What decoding a problem costs, as shares of what it costs at the reference's cell; None where it is unknown."""
+
+    forwards: float | None = None
+    positions: float | None = None
+    flops: float | None = None
+
+
 class CodeDifference(Record):
     """pass@1 of an arm at a cell minus that of a reference, paired by problem and by training seed."""
 
@@ -205,6 +213,8 @@ class CodeDifference(Record):
     seeds_sd: float | None
     seeds_agree: bool
     verdict: CodeVerdict
+    costs: CostShares | None = None
+    """Of the same model at two cells."""
 
 
 class CodeTopic(StrEnum):

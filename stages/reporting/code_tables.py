@@ -1,6 +1,6 @@
 """The tables of the code study, drawn from its comparison. Numbers are formatted here and nowhere computed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from stages.reporting import code_paper
 from stages.reporting.cited import cite, joined
@@ -210,27 +210,20 @@ def cells(comparison: CodeComparison) -> Table:
 
 def caches(comparison: CodeComparison) -> Table:
     """What each cache costs in quality, and what it saves."""
-    known = {(p.family, p.arm, p.set, p.part, p.cell): p for p in comparison.points}
-    rows = []
-    for item in comparison.differences:
-        if item.arm != item.reference:
-            continue
-        place = (item.family, item.arm, item.set, item.part)
-        own, other = known[*place, item.cell], known[*place, item.reference_cell]
-        rows.append(
-            (
-                family_label(item.family),
-                measure(item.set, item.part),
-                code_arm_label(item.arm),
-                item.cell,
-                item.reference_cell,
-                cite(item, "verdict"),
-                points_span(item.difference),
-                _share(own, other, lambda point: point.forwards),
-                _share(own, other, lambda point: point.positions),
-                _share(own, other, lambda point: point.flops),
-            )
+    rows = [
+        (
+            family_label(item.family),
+            measure(item.set, item.part),
+            code_arm_label(item.arm),
+            item.cell,
+            item.reference_cell,
+            cite(item, "verdict"),
+            points_span(item.difference),
+            *(cite(item.costs, name, "{:.0%}".format) for name in ("forwards", "positions", "flops")),
         )
+        for item in comparison.differences
+        if item.costs is not None
+    ]
     columns = (
         *("family", "benchmark", "model", "cell", "against", "verdict", "pass@1, points"),
         *("forwards", "positions", "FLOPs"),
@@ -240,11 +233,6 @@ def caches(comparison: CodeComparison) -> Table:
         "cent of those without; times are on the page of the speed stage."
     )
     return Table("What a cache costs and saves", columns, rows, 6, note)
-
-
-def _share(own: CodePoint, other: CodePoint, value: Callable[[CodePoint], float | None]) -> str:
-    a, b = value(own), value(other)
-    return "" if a is None or not b else f"{number(100 * a / b, 0)} %"
 
 
 def gates(comparison: CodeComparison) -> Table:

@@ -21,10 +21,9 @@ NOT_OF_A_FILE = {
     "Input hashes": {"file", "MD5"},
     "Validation perplexity (the ELBO expression)": {"seeds"},
     "Cells: how answers were decoded": {"cell", "steps", "cache", "order", "problem sets"},
-    "What a cache costs and saves": {"forwards", "positions", "FLOPs"},
     "Table 3: pass@1 in per cent by number of steps": {"steps", "benchmark", "binary", "SM", "gain"},
 }
-"""Table -> columns whose numbers are no value of a result: settings, hashes, quotients, the paper's."""
+"""Table -> columns whose numbers are no value of a result: settings, hashes, the paper's."""
 NAMES = re.compile(r"[a-z_]+-\d+|(, )?seed \d+|\b1/\d\b|iso-\w+|\bmdlm\w*|\bmicro_\w+\+?|EvalPlus|Dream")
 """What has digits and is no number: seeds of models, cells, samplers, problem sets."""
 

@@ -127,7 +127,7 @@ def test_a_cache_is_shown_with_what_it_costs_and_saves(finished: Finished) -> No
     _, *rows = table(finished.markdown, "What a cache costs and saves")
     row = next(row for row in rows if row[1:4] == [r"micro\_iid+", "SM", "1/2 dual"])
     assert row[4:6] == ["1/2", "lower"]
-    assert row[-3:] == ["100 %", "33 %", "33 %"]
+    assert row[-3:] == ["100%", "33%", "33%"]
     pictures = re.findall(r"<figcaption>(Dream, [^<]*: (?:forwards|FLOPs))</figcaption>", finished.html)
     assert pictures == ["Dream, micro_iid+: forwards", "Dream, micro_iid+: FLOPs"]
 

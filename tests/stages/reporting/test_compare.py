@@ -204,6 +204,16 @@ def test_a_lower_perplexity_with_lower_entropy_gets_a_caveat(make_run: MakeRun) 
     assert "entropy is clearly lower as well" in texts(comparison, "generation")
 
 
+def test_a_pair_says_what_is_shown_of_it(make_run: MakeRun) -> None:
+    for pair in make_run().compare()["pairs"]:
+        for name in ("real_nfe", "gen_ppl", "reference_gen_ppl"):
+            assert pair[name] == pytest.approx(sum(seed[name] for seed in pair["seeds"]) / len(pair["seeds"]))
+        assert math.log1p(pair["change"]) == pytest.approx(pair["log_ratio"])
+        assert pair["change_interval"] == {
+            name: pytest.approx(math.expm1(bound)) for name, bound in pair["interval"].items()
+        }
+
+
 def test_the_points_where_soft_masking_loses_are_listed(make_run: MakeRun) -> None:
     found = texts(make_run().compare(), "generation")
     assert "perplexity is above binary's at: SM iso-update with mdlm_two_pass at 31.1 passes (+" in found
