@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash
 from lineage.model import File
 from lineage.states import State, Workspace
 from lineage.yaml12 import Loader
+
+MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,21 @@ class Contents:
 
 
 def listed(data: bytes, digest: str) -> dict[str, str] | None:
-    """A folder object's (path) -> hash; None where its bytes aren't those that its name says."""
+    """A folder object's (path) -> hash; None where its bytes aren't those that its name says, or are no such list."""
     if bytes_hash(data) + ".dir" != digest:
         return None
-    entries = json.loads(data)
-    return {entry["relpath"]: entry["md5"] for entry in entries}
+    try:
+        entries = json.loads(data)
+        found = {entry["relpath"]: entry["md5"] for entry in entries}
+    except (ValueError, TypeError, KeyError, RecursionError):  # DVC writes none of these, a person may
+        return None
+    return found if isinstance(entries, list) and all(map(_is_entry, found, found.values())) else None
+
+
+def _is_entry(path: Any, digest: Any) -> bool:
+    """Whether it is a path inside a folder, and an MD5."""
+    inside = isinstance(path, str) and not path.startswith("/") and ".." not in path.split("/")
+    return inside and isinstance(digest, str) and MD5.fullmatch(digest) is not None
 
 
 def parsed(data: bytes | None, path: str) -> Any:
@@ -98,7 +111,7 @@ def parsed(data: bytes | None, path: str) -> Any:
         if path.endswith((".toml", ".py")):
             return PARSERS[path[path.rindex(".") :]](data.decode(), path)
         return json.loads(data) if path.endswith(".json") else yaml.load(data, Loader=Loader)
-    except (ValueError, yaml.YAMLError, ParseError, csv.Error):
+    except (ValueError, yaml.YAMLError, ParseError, csv.Error, RecursionError):
         return None
 
 

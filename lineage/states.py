@@ -1,7 +1,6 @@
 """A project's files at one moment: of a commit, or as they lie in the workspace. Knows nothing of DVC's formats."""
 
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -149,7 +148,7 @@ class Workspace(State):
         here = self.repository.root / path
         if here.is_file():
             return {"": here}
-        found = (p for p in here.rglob("*") if stat.S_ISREG(p.stat().st_mode))
+        found = (p for p in here.rglob("*") if p.is_file())
         below = {p.relative_to(here).as_posix(): p for p in found}
         return {p: file for p, file in sorted(below.items()) if not self.ignores(f"{path}/{p}")}
 

@@ -91,7 +91,10 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
 
 
 def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[Finding]:
-    for path, digest in (case.contents.listing(file) or {}).items():
+    listing = case.contents.listing(file)
+    if listing is None and file_hash(case.contents.object(file.hash or "").path) == _name(file):
+        yield Finding(fault=Fault.FORGED, run=run.name, path=file.path, what="its hash names no list of files")
+    for path, digest in (listing or {}).items():
         inner = case.contents.object(digest, file.algorithm)
         name = f"{file.path}/{path}"
         if inner.exists:
@@ -104,9 +107,9 @@ def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Ite
 def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Claim]) -> Iterator[Finding]:
     assert isinstance(case.state, Workspace)
     fault = Fault.METRIC if case.state.blob(file.path) is not None else Fault.OUTPUT
-    if here.is_dir() != file.is_folder:
-        kinds = ("a folder", "a file") if here.is_dir() else ("a file", "a folder")
-        what = f"it is {kinds[0]}, the stage wrote {kinds[1]}"
+    if not (here.is_dir() if file.is_folder else here.is_file()):  # a pipe is neither
+        kind = "a folder" if here.is_dir() else "a file" if here.is_file() else "no file"
+        what = f"it is {kind}, the stage wrote {'a folder' if file.is_folder else 'a file'}"
         yield Finding(fault=fault, run=run.name, path=file.path, what=what)
     elif not file.is_folder:
         claims.append(Claim(run.name, file.path, here, file.hash or "", file.algorithm, fault))

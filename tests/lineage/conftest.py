@@ -8,6 +8,7 @@ import pytest
 
 import lineage.cache
 from tests.lineage import model_projects, projects
+from tests.lineage.simulated import Project
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,3 +65,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Pa
 def nasty(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Path:
     """A project whose names hold spaces, quotes, markup and unicode, without commits."""
     return model_projects.nasty(tmp_path_factory.mktemp("nasty"))
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory, private_folders: None) -> Project:
+    """A project whose stages are run in this process, run once and committed."""
+    return Project.new(tmp_path_factory.mktemp("simulated") / "first")

@@ -1,0 +1,184 @@
+"""What `verify` finds in a simulated project, one fault at a time, down to exit codes and to what DVC never writes.
+
+`test_kinds_of_change.py` has the kinds of tampering and their combinations.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lineage.cli import app
+from lineage.model import Fault
+from lineage.repository import Repository
+from lineage.verify import verify
+from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project, flip
+
+Found = set[tuple[Fault, str | None, str]]
+MODEL = "models/a.txt"
+
+
+@pytest.fixture
+def project(simulated: Project, tmp_path: Path) -> Project:
+    """A copy that may be changed."""
+    return simulated.copied(tmp_path / "project")
+
+
+@pytest.fixture
+def without_manifests(tmp_path: Path) -> Project:
+    """The same project, whose stages say nothing of themselves."""
+    return Project.new(tmp_path / "without-manifests", manifests=False)
+
+
+def found(project: Project, revision: str | None = None) -> Found:
+    """Fault, run and path of everything that `verify` finds."""
+    return {(f.fault, f.run, f.path) for f in verify(Repository(project.root), revision).findings}
+
+
+def kept(project: Project, path: str) -> Path:
+    """Where the cache has an output; of a folder, its list."""
+    outs = (out for entry in project.lock().values() for out in entry["outs"])
+    return next(project.place(out["md5"]) for out in outs if out["path"] == path)
+
+
+def kept_file(project: Project, path: str) -> Path:
+    """Where the cache has a file of a folder."""
+    return project.place(hashlib.md5((project.root / path).read_bytes()).hexdigest())
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("where", ["workspace", "cache"])
+def test_every_flipped_bit_of_a_folder_is_found(project: Project, where: str) -> None:
+    path = f"{PARTS}/more/b.txt"
+    place, fault = (project.root / path, Fault.OUTPUT) if where == "workspace" else (None, Fault.CACHE)
+    place = place or kept_file(project, path)
+    bits = place.stat().st_size * 8
+    assert bits >= 32
+    for bit in range(bits):
+        flip(place, bit)
+        assert found(project) == {(fault, "split", path)}
+        flip(place, bit)
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "gone": lambda folder: (folder / "a.txt").unlink(),
+    "renamed": lambda folder: (folder / "a.txt").rename(folder / "c.txt"),
+    "added": lambda folder: (folder / "new.txt").write_bytes(b""),
+    "moved": lambda folder: (folder / "more/b.txt").rename(folder / "b.txt"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [("gone", {"a.txt"}), ("renamed", {"a.txt", "c.txt"}), ("added", {"new.txt"}), ("moved", {"more/b.txt", "b.txt"})],
+)
+def test_a_folder_with_other_names_is_found(project: Project, change: str, names: set[str]) -> None:
+    LOST[change](project.root / PARTS)
+    assert found(project) == {(Fault.OUTPUT, "split", f"{PARTS}/{name}") for name in names}
+
+
+def test_a_file_that_is_one_with_its_cached_object_corrupts_both(project: Project) -> None:
+    (project.root / MODEL).unlink()
+    os.link(kept(project, MODEL), project.root / MODEL)
+    flip(project.root / MODEL)
+    assert found(project) == {(Fault.OUTPUT, "train@a-1", MODEL), (Fault.CACHE, "train@a-1", MODEL)}
+
+
+def test_data_that_was_added_is_hashed_too(project: Project) -> None:
+    flip(project.root / RAW)
+    assert found(project) == {(Fault.OUTPUT, f"{RAW}.dvc", RAW)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no list",
+        b"\xff",
+        b"{}",
+        b"[3]",
+        b"[" * 100_000,
+        b'[{"relpath": 3, "md5": 4}]',
+        b'[{"relpath": "../../params.yaml", "md5": "%s"}]' % (b"0" * 32),
+        b'[{"relpath": "/etc/passwd", "md5": "%s"}]' % (b"0" * 32),
+    ],
+    ids=lambda content: content[:12].decode(errors="replace"),
+)
+def test_a_folder_s_hash_that_names_no_list_is_forged(without_manifests: Project, content: bytes) -> None:
+    project, lock = without_manifests, without_manifests.lock()
+    digest = project.keep(content, ".dir")
+    for entry in (*lock["split"]["outs"], *lock["train@a-1"]["deps"], *lock["train@b-1"]["deps"]):
+        if entry["path"] == PARTS:
+            entry["md5"] = digest
+    project.write_lock(lock)
+    project.commit("a list that DVC never writes")
+    assert found(project, "HEAD") == {(Fault.FORGED, "split", PARTS)}
+    assert found(project) == {(Fault.FORGED, "split", PARTS), (Fault.OUTPUT, "split", PARTS)}
+
+
+def test_links_to_nowhere_and_pipes_are_no_files(project: Project) -> None:
+    (project.root / PARTS / "link.txt").symlink_to("/nowhere")
+    os.mkfifo(project.root / PARTS / "pipe")  # whoever opens it waits forever
+    assert found(project) == set()
+    (project.root / MODEL).unlink()
+    os.mkfifo(project.root / MODEL)
+    assert found(project) == {(Fault.OUTPUT, "train@a-1", MODEL)}
+
+
+def test_a_manifest_that_nests_without_end_is_no_traceback(project: Project) -> None:
+    path = "meta/report/manifest.json"
+    project.write(path, b"[" * 100_000)
+    assert found(project) == {(Fault.OUTPUT, "report", path)}
+
+
+# What can be read of a broken project
+
+
+def test_around_a_lock_with_conflicts_the_rest_is_checked(project: Project) -> None:
+    project.write("dvc.lock", b"<<<<<<< HEAD\n" + project.text("dvc.lock").encode() + b">>>>>>> other\n")
+    flip(project.root / RAW)
+    faults = found(project)
+    assert {(Fault.UNREADABLE, None, "dvc.lock"), (Fault.OUTPUT, f"{RAW}.dvc", RAW)} <= faults
+    assert {fault for fault, _, _ in faults} == {Fault.UNREADABLE, Fault.OUTPUT, Fault.NEVER_RUN}
+
+
+# The command line
+
+
+def said(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    """The exit code and the output of `python -m lineage verify`."""
+    monkeypatch.chdir(project.root)
+    result = CliRunner().invoke(app, ["verify", *arguments])
+    return result.exit_code, result.output
+
+
+def test_exit_codes_tell_what_holds_from_what_is_wrong_and_what_is_missing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "kept"
+    project.experiment(name)
+    for state in ((), ("HEAD",), (name,)):
+        code, text = said(project, monkeypatch, *state)
+        assert code == 0 and "holds" in text
+    kept(project, ROWS).unlink()
+    code, text = said(project, monkeypatch, "HEAD")
+    assert code == 3 and f"missing: {ROWS} (prepare)" in text and "wrong" not in text
+    assert said(project, monkeypatch)[0] == 0  # it lies here
+    flip(kept(project, REPORT))
+    code, text = said(project, monkeypatch, "HEAD")
+    assert code == 1
+    assert f"missing: {ROWS} (prepare)" in text and f"cache corrupt: {REPORT} (report)" in text
+    assert said(project, monkeypatch, "HEAD", "--target", MODEL)[0] == 3  # the report isn't upstream of it
+
+
+def test_the_whole_answer_is_json(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(project.root / METRICS)
+    code, text = said(project, monkeypatch, "--json")
+    assert code == 1
+    (finding,) = json.loads(text)["findings"]
+    assert (finding["fault"], finding["run"], finding["path"]) == (Fault.METRIC, "evaluate", METRICS)
