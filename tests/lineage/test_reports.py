@@ -18,7 +18,7 @@ from lineage.repository import Repository
 from lineage.trace import trace
 from lineage.verify import verify
 from tests.lineage.projects import begin, commit, copied, write
-from tests.pipeline.clones import run
+from tests.pipeline.clones import Clone, run
 
 METRICS = {
     "loss": {"mean": 2.34567, "low": -0.0123, "high": 1.2e-7},
@@ -257,3 +257,13 @@ def test_the_page_of_traces_has_every_number_and_is_the_only_file_written(
 def test_a_page_that_cannot_be_traced_is_a_mistake(project: Path, report: str, message: str) -> None:
     with pytest.raises(AuditError, match=message):
         cited(Repository(project), report)
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_run_holds_and_all_of_it_has_a_trace(smoke: Clone) -> None:
+    sources = {citation.source for citation in citations((smoke.root / "reports/report.html").read_bytes())}
+    assert len(sources) > 500
+    assert wrong(smoke.root) == []
+    traces = cited(Repository(smoke.root), "reports/report.html")
+    assert {trace.target.asked for trace in traces} == sources | {"reports/report.html"}
+    assert [gap for trace in traces for gap in trace.gaps] == []
