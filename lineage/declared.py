@@ -1,7 +1,7 @@
 """What dvc.yaml says, templates filled in by DVC's own resolver. dvc.lock isn't read here."""
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,12 @@ from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from dvc.parsing import DataResolver
 
-from lineage.lockfile import Unreadable, address
+from lineage.lockfile import Unreadable, address, resolve
 from lineage.states import State
 from lineage.yaml12 import Loader
+
+MADE = ("outs", "metrics", "plots")
+DEFAULT = "params.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Declared:
     folder: str
     """Its working folder as written, relative to the dvc.yaml's."""
     frozen: bool
+    inputs: frozenset[str]
+    """Paths from git's root, as those below."""
+    outputs: frozenset[str]
+    parameters: Mapping[str, frozenset[str]]
+    """Parameter file -> dotted keys; none of a file that is read as a whole."""
 
 
 def declared_stages(state: State) -> dict[str, Declared]:
@@ -83,15 +91,35 @@ def _file(state: State, place: Any, path: str) -> list[Declared]:
     except (DvcException, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None
     project = state.repository.folder
-    return [_declared(name, stage, address(name, path, project)) for name, stage in stages.items()]
+    return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
 
 
-def _declared(name: str, stage: Mapping[str, Any], full: str) -> Declared:
-    command = stage["cmd"]
+def _declared(name: str, stage: Mapping[str, Any], full: str, own: str) -> Declared:
+    command, folder = stage["cmd"], resolve(stage.get("wdir") or ".", own)
+    made = (path for section in MADE for path in _paths(stage.get(section), folder))
     return Declared(
         name=full,
         stage=name,
         command=tuple(command) if isinstance(command, list) else (str(command),),
         folder=stage.get("wdir") or ".",
         frozen=bool(stage.get("frozen")),
+        inputs=frozenset(_paths(stage.get("deps"), folder)),
+        outputs=frozenset(made),
+        parameters=_parameters(stage.get("params"), folder),
     )
+
+
+def _paths(entries: Any, folder: str) -> Iterator[str]:
+    """The paths of a list whose entries are paths, or path -> options."""
+    for entry in entries or []:
+        for path in [entry] if isinstance(entry, str) else entry:
+            yield resolve(path, folder)
+
+
+def _parameters(entries: Any, folder: str) -> dict[str, frozenset[str]]:
+    """The keys of a list whose entries are keys of params.yaml, or file -> keys, or file -> nothing for all of it."""
+    found: dict[str, set[str]] = {}
+    for entry in entries or []:
+        for file, keys in {DEFAULT: [entry]}.items() if isinstance(entry, str) else entry.items():
+            found.setdefault(resolve(file, folder), set()).update(keys or [])
+    return {file: frozenset(keys) for file, keys in found.items()}

@@ -131,6 +131,8 @@ class Fault(StrEnum):
     """A file that a stage reads isn't the commit's, or is in no commit."""
     PARAMETER = "parameter differs"
     COMMAND = "command differs"
+    DECLARATION = "declaration differs"
+    """By dvc.yaml, the stage reads or makes other files or parameters than its run did."""
     MANIFEST = "manifests disagree"
     REPORT = "report stale"
     """A number in a report isn't the metric's that it cites."""

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
+from lineage.declared import Declared
 from lineage.lockfile import Unreadable
-from lineage.model import Fault, Finding
+from lineage.model import Fault, File, Finding, Run
 
 
 def check_declarations(case: Case) -> Iterator[Finding]:
-    """Commands of dvc.yaml against those of dvc.lock; stages that have not run."""
+    """Commands, files and parameters of dvc.yaml against those of dvc.lock; stages that have not run."""
     stages = case.declared
     if isinstance(stages, Unreadable):
         yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.yaml", what=str(stages))
@@ -18,6 +19,26 @@ def check_declarations(case: Case) -> Iterator[Finding]:
         if run is None:
             if case.whole:
                 yield Finding(fault=Fault.NEVER_RUN, run=name, path="dvc.yaml", what="dvc.lock has no record of it")
-        elif name in case.names and not stage.frozen and stage.command != run.command:
-            what = f"dvc.yaml says {' && '.join(stage.command)!r}, the stage ran {' && '.join(run.command)!r}"
-            yield Finding(fault=Fault.COMMAND, run=name, path="dvc.yaml", what=what)
+        elif name in case.names and not stage.frozen:
+            yield from _differences(run, stage)
+
+
+def _differences(run: Run, stage: Declared) -> Iterator[Finding]:
+    if stage.command != run.command:
+        what = f"dvc.yaml says {' && '.join(stage.command)!r}, the stage ran {' && '.join(run.command)!r}"
+        yield Finding(fault=Fault.COMMAND, run=run.name, path="dvc.yaml", what=what)
+    whole = {file for file, keys in stage.parameters.items() if not keys}
+    said = {f"{file}: {key}" for file, keys in stage.parameters.items() for key in keys}
+    then = {f"{file}: {key}" for file, key, _ in run.settings() if file not in whole}
+    for role, now, recorded in (
+        ("reads", stage.inputs, {file.path for file in run.inputs if not file.is_external}),
+        ("makes", stage.outputs, {file.path for file in run.outputs if not file.is_external}),
+        ("is set by", said, then),
+    ):
+        for name in sorted(now - recorded):
+            if not File(name).is_external:  # which dvc.lock may write otherwise
+                what = f"by dvc.yaml it {role} {name}, by dvc.lock it doesn't"
+                yield Finding(fault=Fault.DECLARATION, run=run.name, path="dvc.yaml", what=what)
+        for name in sorted(recorded - now):
+            what = f"by dvc.lock it {role} {name}, by dvc.yaml it doesn't"
+            yield Finding(fault=Fault.DECLARATION, run=run.name, path="dvc.yaml", what=what)

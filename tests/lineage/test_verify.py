@@ -136,6 +136,31 @@ def test_a_manifest_that_nests_without_end_is_no_traceback(project: Project) -> 
     assert found(project) == {(Fault.OUTPUT, "report", path)}
 
 
+# What dvc.yaml says
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "run"),
+    [
+        ("    params:\n    - prepare.limit\n", "    - code/evaluate.py\n    params:\n    - prepare.limit\n", "prepare"),
+        ("    - code/evaluate.py\n", "", "evaluate"),
+        ("    - prepare.limit\n", "    - prepare.limit\n    - train.rate\n", "prepare"),
+        ("    - prepare.limit\n", "", "prepare"),
+        ("    - report.txt\n", "    - report.txt\n    - more.txt\n", "report"),
+        ("    - report.txt\n", "    - report.txt:\n        cache: false\n", None),
+        ("    - prepare.limit\n", "    - params.yaml:\n      - prepare.limit\n", None),
+        ("    - prepare.limit\n    - source\n", "    - params.yaml:\n", None),
+    ],
+)
+def test_what_a_stage_reads_and_makes_by_dvc_yaml_alone_is_found(
+    project: Project, old: str, new: str, run: str | None
+) -> None:
+    project.replace("dvc.yaml", old, new)
+    project.commit("declared, and not run")
+    expected = set() if run is None else {(Fault.DECLARATION, run, "dvc.yaml")}
+    assert found(project) == found(project, "HEAD") == expected
+
+
 # What can be read of a broken project
 
 
