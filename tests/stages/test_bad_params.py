@@ -110,7 +110,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     # Keys
     "an unknown section": (
         {"bogus": 1},
-        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code, orchestration, retrain, lineage",
+        f"bogus: unknown key (value 1); expected one of {SECTIONS}, compare, report, code, orchestration, retrain, "
+        "lineage",
     ),
     "a tolerance of everything": (
         {"lineage.tolerance.relative": 1.0},
