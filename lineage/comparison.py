@@ -60,16 +60,19 @@ class Comparison:
             yield Entry(
                 run=name, kind=kind, what=name, before=command if here else None, after=None if here else command
             )
-        told = any(entry.kind is Change.ENVIRONMENT for own in self.own.values() for entry in own)
-        unread = [] if told else [*self._environment()]
+        packages = [*self._environment()]
+        told = {entry.what for own in self.own.values() for entry in own if entry.kind is Change.ENVIRONMENT}
         for name in self.common:
             effect = self._effect(name)
             recorded = [e.model_copy(update={"effect": effect}) for e in self.own[name] if not e.effect]
             yield from recorded
             yield from (e for e in self.own[name] if e.effect)
-            if self.outputs_differ(name) and not recorded and not self.upstream_differs(name):
-                yield from self._unexplained(name, unread)
-        yield from (e for e in unread if not any(self._blames_environment(n) for n in self.common))
+            if name in self.suspected or recorded or not self.outputs_differ(name) or self.upstream_differs(name):
+                continue
+            blamed = [e for e in packages if self._could_explain(e, name)]
+            told |= {e.what for e in blamed}
+            yield from self._unexplained(name, blamed)
+        yield from (e for e in packages if not told & {e.what, *e.what.split(": ")})
 
     def carried(self) -> Iterator[str]:
         """Runs whose outputs differ only because what they read does."""
@@ -233,17 +236,14 @@ class Comparison:
                 what = f"{path}: {package}"
                 yield Entry(run=None, kind=Change.ENVIRONMENT, what=what, before=before, after=after)
 
-    def _blames_environment(self, name: str) -> bool:
-        return (
-            self.outputs_differ(name)
-            and not self.upstream_differs(name)
-            and not any(e.effect is not Effect.NOT_RUN for e in self.own[name])
-            and name not in self.suspected
-        )
+    def _could_explain(self, entry: Entry, name: str) -> bool:
+        """Whether a package of an environment lock is one that a run's manifests say nothing of."""
+        path, _, package = entry.what.partition(": ")
+        manifests = [side.manifest(run) for side, run in zip(self.sides, self._run(name), strict=True)]
+        said = [{*m.environment.locks, *m.environment.versions} if m is not None else set() for m in manifests]
+        return not any(what in said[0] & said[1] for what in (path, package))
 
     def _unexplained(self, name: str, environment: Sequence[Entry]) -> Iterator[Entry]:
-        if name in self.suspected:
-            return
         if environment:
             yield from (e.model_copy(update={"run": name, "effect": Effect.CHANGED}) for e in environment)
             return

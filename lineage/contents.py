@@ -67,8 +67,8 @@ class Contents:
         """
         assert file.hash is not None
         kept = self.object(file.hash, file.algorithm)
-        if kept.exists:
-            return listed(kept.path.read_bytes(), file.hash)
+        if kept.exists and (found := listed(kept.path.read_bytes(), file.hash)) is not None:
+            return found
         if isinstance(self.state, Workspace) and not file.is_external:
             entries = {p: file_hash(f, file.algorithm) for p, f in self.state.files_under(file.path).items()}
             return entries if folder_hash(entries.items()) == file.hash else None
