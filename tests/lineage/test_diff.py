@@ -21,6 +21,7 @@ from lineage.model import Fault
 from lineage.repository import Repository
 from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, SHARED, Project, flip
 from tests.lineage.test_kinds_of_change import KINDS, TRAININGS, corrupted, named, parameter, tampered
+from tests.pipeline.clones import run
 
 Named = set[tuple[str | None, str]]
 START = "start"
@@ -240,3 +241,17 @@ def test_exit_codes_and_json(project: Project, monkeypatch: pytest.MonkeyPatch) 
     wrong = runner.invoke(app, ["diff", "HEAD", "--json"])
     assert wrong.exit_code == 1
     assert "output tampered" in {entry["kind"] for entry in json.loads(wrong.output)["entries"]}
+
+
+# Experiments that wait
+
+
+@pytest.mark.slow
+def test_a_queued_experiment_is_what_was_not_run_since(project: Project) -> None:
+    run(["dvc", "exp", "run", "--queue", "--name", "waiting", "--set-param", "train.rate=9"], project.root)
+    difference = compared(project, "HEAD", "waiting")
+    assert {(e.run, e.kind, e.before, e.after, e.effect) for e in difference.entries} == {
+        (name, Change.PARAMETER, 2, 9, Effect.NOT_RUN) for name in TRAININGS
+    }
+    assert not difference.carried and not difference.results and not difference.common
+    assert compared(project, "waiting", "waiting").is_empty

@@ -6,6 +6,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lineage.cli import app
+from lineage.errors import AuditError
 from lineage.model import Fault
 from lineage.repository import Repository
 from lineage.verify import verify
@@ -170,6 +172,36 @@ def test_around_a_lock_with_conflicts_the_rest_is_checked(project: Project) -> N
     faults = found(project)
     assert {(Fault.UNREADABLE, None, "dvc.lock"), (Fault.OUTPUT, f"{RAW}.dvc", RAW)} <= faults
     assert {fault for fault, _, _ in faults} == {Fault.UNREADABLE, Fault.OUTPUT, Fault.NEVER_RUN}
+
+
+def test_a_forgery_that_nobody_read_since_is_an_inconsistent_lock(without_manifests: Project) -> None:
+    project, lock = without_manifests, without_manifests.lock()
+    project.put(MODEL, b"999 1 numpy 1.0\n", True)
+    (lock["train@a-1"]["outs"][0]["md5"],) = {project.keep(b"999 1 numpy 1.0\n")}
+    project.write_lock(lock)
+    project.commit("forged, and nothing run since")
+    assert found(project) == found(project, "HEAD") == {(Fault.LOCK, "evaluate", MODEL)}
+
+
+# The remote
+
+
+def test_corrupt_and_missing_objects_of_a_remote_are_found(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    project.write(".dvc/config", f"['remote \"store\"']\n    url = {remote}\n[core]\n    remote = store\n".encode())
+    shutil.copytree(project.root / ".dvc/cache", remote)
+    assert said(project, monkeypatch, "--remote", "store")[0] == said(project, monkeypatch, "--remote", "")[0] == 0
+    inside = f"{PARTS}/a.txt"
+    flip(remote / kept_file(project, inside).relative_to(project.root / ".dvc/cache"))
+    (remote / kept(project, REPORT).relative_to(project.root / ".dvc/cache")).unlink()
+    code, text = said(project, monkeypatch, "--remote", "store")
+    assert code == 1
+    assert f"remote corrupt: {inside} (split)" in text and f"missing: {REPORT} (report)" in text
+    assert said(project, monkeypatch)[0] == 0
+    with pytest.raises(AuditError, match="elsewhere"):
+        verify(Repository(project.root), remote="elsewhere")
 
 
 # The command line
