@@ -16,6 +16,7 @@ from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files
 from lineage.values import ABSENT, differing, value_at
+from lineage.waiting import waiting
 
 METRICS = (".json", ".yaml", ".yml", ".toml")
 
@@ -54,12 +55,10 @@ class Comparison:
     def entries(self) -> Iterator[Entry]:
         """Every difference, at the run where it enters."""
         for name in self._only:
-            here = name in self.before.names
-            kind, side = (Change.REMOVED, self.before) if here else (Change.ADDED, self.after)
-            command = " && ".join(side.graph.runs[name].command)
-            yield Entry(
-                run=name, kind=kind, what=name, before=command if here else None, after=None if here else command
-            )
+            if name in self.after.names:
+                yield from (entry.mirrored() for entry in self._one_sided(self.after, self.before, name))
+            else:
+                yield from self._one_sided(self.before, self.after, name)
         packages = [*self._environment()]
         told = {entry.what for own in self.own.values() for entry in own if entry.kind is Change.ENVIRONMENT}
         for name in self.common:
@@ -73,6 +72,21 @@ class Comparison:
             told |= {e.what for e in blamed}
             yield from self._unexplained(name, blamed)
         yield from (e for e in packages if not told & {e.what, *e.what.split(": ")})
+
+    def unrecorded(self) -> Iterator[tuple[Case, int]]:
+        """A side, and how many runs that the other has recorded it only declares."""
+        for side, other in (self.sides, self.sides[::-1]):
+            count = sum(name in other.names and side.declares(name) for name in self._only)
+            if count and not self._recorded_only:
+                yield side, count
+
+    def _one_sided(self, has: Case, lacks: Case, name: str) -> Iterator[Entry]:
+        """A run that only one side has recorded; where the other declares it, what it would read there."""
+        if lacks.declares(name) and not self._recorded_only:
+            yield from waiting(has, lacks, name)
+            return
+        command = " && ".join(has.graph.runs[name].command)
+        yield Entry(run=name, kind=Change.REMOVED, what=name, before=command, after=None)
 
     def carried(self) -> Iterator[str]:
         """Runs whose outputs differ only because what they read does."""

@@ -96,7 +96,7 @@ def diff(
         carried=tuple(comparison.carried()),
         results=tuple(comparison.results()),
         common=tuple(f for f in findings[0] if f in findings[1] and f.fault in TAMPERING),
-        gaps=tuple(_gaps(cases, findings)),
+        gaps=(*_gaps(cases, findings), *_unrecorded(comparison)),
     )
 
 
@@ -148,3 +148,8 @@ def _gaps(cases: Sequence[Case], findings: Sequence[Sequence[Finding]]) -> Itera
         for finding in found:
             if not finding.proves_wrong:
                 yield Gap(where=f"{case.state.name}: {finding.path}", what=f"{finding.fault}: {finding.what}")
+
+
+def _unrecorded(comparison: Comparison) -> Iterator[Gap]:
+    for side, count in comparison.unrecorded():
+        yield Gap(where=side.state.name, what=f"{count} stages have not run there; what they would read is compared")

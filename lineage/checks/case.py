@@ -54,6 +54,15 @@ class Case:
         except Unreadable as error:
             return error
 
+    def declares(self, name: str) -> bool:
+        """Whether dvc.yaml has a stage that dvc.lock has no record of."""
+        return isinstance(self.declared, dict) and name in self.declared and name not in self.graph.runs
+
+    def command(self, name: str) -> tuple[str, ...]:
+        """What dvc.yaml says that a stage runs; nothing where it can't be read or has no such stage."""
+        stages = self.declared
+        return stages[name].command if isinstance(stages, dict) and name in stages else ()
+
     @cached_property
     def frozen(self) -> frozenset[str]:
         """The runs whose outputs are kept, whatever became of their code, parameters and inputs."""

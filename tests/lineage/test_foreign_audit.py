@@ -150,6 +150,16 @@ def test_edits_that_were_not_run_are_named_where_they_are(broad: Path, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_queued_experiment_is_known_by_its_name(broad: Path, tmp_path: Path) -> None:
+    root = copied(broad, tmp_path)
+    run(["dvc", "exp", "run", "--queue", "--name", "waits", "-S", "rows=5"], root)
+    difference = diff(Repository(root), "HEAD", "waits")
+    (entry,) = difference.entries
+    assert (entry.run, entry.kind, entry.what) == ("prepare", Change.PARAMETER, "params.yaml: rows")
+    assert (entry.before, entry.after, entry.effect) == (1e3, 5, Effect.NOT_RUN)
+
+
+@pytest.mark.slow
 def test_runs_after_a_change_are_explained_by_it(broad: Path, tmp_path: Path) -> None:
     root = copied(broad, tmp_path)
     write(root, {"raw.csv.new": "1,2\n3,4\n", "sub/params.yaml": "rate: 0.2\n"})

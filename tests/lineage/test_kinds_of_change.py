@@ -244,6 +244,22 @@ def test_edits_that_were_not_run_are_waiting(first: Project, tmp_path: Path) -> 
     assert {entry.effect for entry in difference.entries} == {Effect.NOT_RUN} and not difference.results
 
 
+def test_stages_that_one_side_only_declares_are_compared_by_what_they_would_read(
+    first: Project, tmp_path: Path
+) -> None:
+    project = first.copied(tmp_path / "changed")
+    (project.root / "dvc.lock").unlink()
+    project.replace("params.yaml", "seed: 1", "seed: 9")
+    project.replace(SHARED, "FACTOR", "# so\nFACTOR")
+    project.commit("never run")
+    for a, b in ((_root(project), "HEAD"), ("HEAD", _root(project))):
+        difference = diff(Repository(project.root), a, b)
+        waiting = {(run, Change.SEED) for run in TRAININGS} | {(r, Change.COMMENT) for r in ("prepare", *TRAININGS)}
+        assert named(difference) == waiting and {entry.effect for entry in difference.entries} == {Effect.NOT_RUN}
+        assert ["6 stages" in gap.what for gap in difference.gaps] == [True]
+    assert {entry.before for entry in difference.entries if entry.kind is Change.SEED} == {9}
+
+
 def test_experiments_are_compared_by_their_names(first: Project, tmp_path: Path) -> None:
     project = first.copied(tmp_path / "changed")
     parameter(project)
