@@ -18,6 +18,16 @@ from lineage.yaml12 import Loader
 STAGE = re.compile(rb"^  (?=\S)", re.MULTILINE)
 CONFLICTS = (b"<<<<<<< ", b">>>>>>> ")
 HEADS = (b"schema: '2.0'", b'schema: "2.0"')
+FILES = re.compile(
+    rb"^    (deps|outs):\n((?:    - path: [A-Za-z_][\w./@+=-]*\n(?:      (?:hash|md5|size|nfiles): [0-9a-z.]+\n)+)+)"
+    rb"(?=    [a-z]|\Z)",
+    re.MULTILINE,
+)
+"""A list of files as DVC nearly always writes it."""
+ENTRY = re.compile(rb"    - path: ((?:.|\n(?!    -))+?)(?=\n    -|\n\Z)")
+NOT_A_NUMBER = re.compile(r"[a-df]")
+WORDS = ("true", "false", "null")
+COUNTS = ("size", "nfiles")
 HASHES = ("md5", "etag", "checksum", "sha256")
 
 
@@ -44,9 +54,36 @@ def lock_stages(data: bytes) -> dict[str, Any]:
 
 def _parsed_stage(text: bytes) -> Any:
     if text not in _known:
-        digest = hashlib.sha256(text).hexdigest()
-        _known[text] = remembered("stage", digest, lambda: _checked_stages(_parse(text)))
+        _known[text] = remembered("stage", hashlib.sha256(text).hexdigest(), lambda: _read_stage(text))
     return _known[text]
+
+
+def _read_stage(text: bytes) -> dict[str, Any]:
+    """A stage's entry. Its lists of files are nearly all of it, and mostly plain enough to need no YAML parser."""
+    lists: dict[str, Any] = {}
+
+    def take(match: re.Match[bytes]) -> bytes:
+        files = [_plain_file(entry.decode()) for entry in ENTRY.findall(match[2])]
+        if None in files:
+            return match[0]
+        lists[match[1].decode()] = files
+        return b""
+
+    stages = _checked_stages(_parse(FILES.sub(take, text)))
+    for entry in stages.values():
+        entry.update(lists)
+    return stages
+
+
+def _plain_file(entry: str) -> dict[str, Any] | None:
+    """An entry of `deps` or `outs`; None where YAML may take one of its words for something else than text."""
+    path, *lines = entry.split("\n      ")
+    found: dict[str, Any] = {"path": path}
+    for key, value in (line.split(": ") for line in lines):
+        found[key] = int(value) if key in COUNTS and value.isdecimal() else value
+        if (key in COUNTS) is not value.isdecimal() or (key == "md5" and not NOT_A_NUMBER.search(value)):
+            return None
+    return None if path.lower() in WORDS else found
 
 
 _known: dict[bytes, Any] = {}

@@ -18,6 +18,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=6,
 )
+HEX = st.text("0123456789abcdef", min_size=32, max_size=32) | st.text("0123456789", min_size=32, max_size=32)
+PATHS = NAMES | st.sampled_from(["a/b.py", "true", "Null", "1.5", "1e5", "a: b", "x #y", "-a", "a=b@1+2", "~", "é/ü"])
+FILE = st.fixed_dictionaries(
+    {"path": PATHS, "hash": st.just("md5"), "md5": HEX | HEX.map(lambda text: f"{text}.dir")},
+    optional={"size": st.integers(0, 10**12), "nfiles": st.integers(0, 99), "isexec": st.booleans()},
+)
 ENTRY = {"cmd": "python a.py", "outs": [{"path": "a", "hash": "md5", "md5": "0" * 32, "size": 1}]}
 
 
@@ -25,6 +31,13 @@ ENTRY = {"cmd": "python a.py", "outs": [{"path": "a", "hash": "md5", "md5": "0" 
 def test_reading_piece_by_piece_is_reading_the_whole(params: dict[str, dict[str, Any]]) -> None:
     stages = {name: {**ENTRY, "params": {"params.yaml": values}} for name, values in params.items()}
     text = dumps_yaml({"schema": "2.0", "stages": stages})
+    assert lock_stages(text.encode()) == yaml.load(text, Loader=Loader)["stages"]
+
+
+@given(st.lists(FILE, max_size=4), st.lists(FILE, max_size=3), st.text(max_size=30))
+def test_lists_of_files_are_what_yaml_reads(deps: list[Any], outs: list[Any], command: str) -> None:
+    entry = {"cmd": command, "deps": deps, "params": {"params.yaml": {"x": command}}, "outs": outs}
+    text = dumps_yaml({"schema": "2.0", "stages": {"a": entry}})
     assert lock_stages(text.encode()) == yaml.load(text, Loader=Loader)["stages"]
 
 
