@@ -50,7 +50,7 @@ def _print(found: Difference, hashed: bool) -> None:
     if found.a.value is not None or found.b.value is not None:
         out.print(f"{escape(found.target or '')}: {escape(shown(found.a.value))} -> {escape(shown(found.b.value))}")
     if found.is_empty:
-        out.print("[green]nothing differs")
+        out.print("nothing that could be read differs" if found.gaps else "[green]nothing differs")
     for title, entries in _groups(found.entries):
         out.print(f"\n[bold]{title}")
         out.print(_entries(entries))

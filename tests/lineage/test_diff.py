@@ -243,6 +243,20 @@ def test_exit_codes_and_json(project: Project, monkeypatch: pytest.MonkeyPatch) 
     assert "output tampered" in {entry["kind"] for entry in json.loads(wrong.output)["entries"]}
 
 
+@pytest.mark.parametrize(
+    ("path", "content"), [("dvc.lock", b"<<<<<<< HEAD\n"), ("dvc.yaml", b"stages: ["), ("dvc.yaml", b"stages: 3")]
+)
+def test_what_can_not_be_read_is_no_agreement(
+    project: Project, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
+) -> None:
+    project.write(path, content)
+    difference = compared(project)
+    assert difference.is_empty and any(gap.where == f"workspace: {path}" for gap in difference.gaps)
+    monkeypatch.chdir(project.root)
+    said = CliRunner().invoke(app, ["diff", "HEAD"])
+    assert said.exit_code == 3 and "nothing that could be read differs" in said.output
+
+
 # Experiments that wait
 
 
