@@ -28,6 +28,7 @@ ENTRY = re.compile(rb"    - path: ((?:.|\n(?!    -))+?)(?=\n    -|\n\Z)")
 NOT_A_NUMBER = re.compile(r"[a-df]")
 WORDS = ("true", "false", "null")
 COUNTS = ("size", "nfiles")
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 HASHES = ("md5", "etag", "checksum", "sha256")
 
 
@@ -227,9 +228,12 @@ def _files(entries: Any, folder: str) -> Iterator[File]:
             path = f"db://{entry['db'].get('connection')}/{entry['db'].get('table') or entry['db'].get('query')}"
         else:
             path = resolve(entry["path"], folder)
+        digest = str(entry[name]) if name else (repo.get("rev_lock") if repo else None)
+        if name == "md5" and MD5.fullmatch(digest or "") is None:  # it would be taken for a path in the cache
+            raise Unreadable(f"{path} has the MD5 {digest!r}, which is none")
         yield File(
             path=path,
-            hash=str(entry[name]) if name else (repo.get("rev_lock") if repo else None),
+            hash=digest,
             algorithm=algorithm if not repo else "git",
             size=entry.get("size"),
             files=entry.get("nfiles"),

@@ -93,8 +93,12 @@ class Repository:
         """
         scm = SCM(str(self.root))
         folder = "/" + relative(Path(self.project), self.root)
-        config = Config(str(Path(self.project) / ".dvc"), validate=False)
-        return Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=config)
+        return Repo(folder, fs=GitFileSystem(scm=scm, rev=commit), scm=scm, config=self._config)
+
+    @cached_property
+    def _config(self) -> Config:
+        """What is configured here, in .dvc and on this machine."""
+        return Config(str(Path(self.project) / ".dvc"), validate=False)
 
     def resolve(self, name: str) -> Named:
         """The commit of a branch, tag, hash, experiment or queued experiment.

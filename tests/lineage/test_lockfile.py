@@ -24,6 +24,7 @@ FILE = st.fixed_dictionaries(
     {"path": PATHS, "hash": st.just("md5"), "md5": HEX | HEX.map(lambda text: f"{text}.dir")},
     optional={"size": st.integers(0, 10**12), "nfiles": st.integers(0, 99), "isexec": st.booleans()},
 )
+MD5 = "ab" * 16
 ENTRY = {"cmd": "python a.py", "outs": [{"path": "a", "hash": "md5", "md5": "0" * 32, "size": 1}]}
 
 
@@ -88,10 +89,16 @@ def test_a_hash_of_dvc_before_version_3_is_told_apart() -> None:
 
 
 def test_dvc_files_are_runs_that_a_person_made() -> None:
-    added = data_run(b"outs:\n- md5: ab\n  hash: md5\n  path: raw.csv\n", "data/raw.csv.dvc")
-    assert (added.kind, added.outputs) == (Kind.DATA, (File("data/raw.csv", "ab"),))
-    text = b"deps:\n- path: a.csv\n  repo:\n    url: /r\n    rev_lock: abc\nouts:\n- md5: ab\n  path: a.csv\n"
-    imported = data_run(text, "a.csv.dvc")
+    added = data_run(f"outs:\n- md5: {MD5}\n  hash: md5\n  path: raw.csv\n".encode(), "data/raw.csv.dvc")
+    assert (added.kind, added.outputs) == (Kind.DATA, (File("data/raw.csv", MD5),))
+    text = f"deps:\n- path: a.csv\n  repo:\n    url: /r\n    rev_lock: abc\nouts:\n- md5: {MD5}\n  path: a.csv\n"
+    imported = data_run(text.encode(), "a.csv.dvc")
     assert (imported.kind, imported.origin["repo"]["rev_lock"]) == (Kind.IMPORT, "abc")
     with pytest.raises(Unreadable, match="outs"):
         data_run(b"hello", "a.dvc")
+
+
+@pytest.mark.parametrize("digest", ["../../x", "ab", "AB" * 16, "ab" * 16 + ".tar", 17])
+def test_a_hash_that_is_none_is_no_place_in_the_cache(digest: object) -> None:
+    with pytest.raises(Unreadable, match="which is none"):
+        lock_run("a", {"cmd": "x", "outs": [{"path": "a", "hash": "md5", "md5": digest}]}, "dvc.lock", "")
