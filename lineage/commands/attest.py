@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from lineage.attestation import Checked, attest, check
-from lineage.commands.common import AsJson, Exit, Output, Revision, Target, err, hashing, here, out, write
+from lineage.commands.common import AsJson, Exit, Output, Revision, Target, end, err, hashing, here, out, write
 from lineage.errors import AuditError
 from lineage.signing import Forged, generate_key
 
@@ -60,10 +60,7 @@ def check_command(
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
         _print(found)
-    if not found.holds:
-        raise typer.Exit(Exit.WRONG)
-    if not found.complete:
-        raise typer.Exit(Exit.PARTIAL)
+    end(wrong=not found.holds, partial=not found.complete)
 
 
 def _print(found: Checked) -> None:

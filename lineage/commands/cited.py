@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lineage.cited import cited
-from lineage.commands.common import Exit, Revision, err, here
+from lineage.commands.common import Revision, end, err, here
 from lineage.commands.trace import write
 from lineage.render.page import page
 
@@ -23,5 +23,4 @@ def cited_command(
     found = cited(here(), report, rev)
     write(html, page(found))
     err.print(f"wrote {html}", markup=False)
-    if any(trace.gaps for trace in found):
-        raise typer.Exit(Exit.PARTIAL)
+    end(partial=any(trace.gaps for trace in found))

@@ -47,6 +47,12 @@ def here() -> Repository:
     return Repository(Path.cwd())
 
 
+def end(wrong: bool = False, partial: bool = False) -> None:
+    """End a command with the exit code of what was found."""
+    if wrong or partial:
+        raise typer.Exit(Exit.WRONG if wrong else Exit.PARTIAL)
+
+
 @contextmanager
 def hashing() -> Iterator[Told]:
     """Shows how many bytes were hashed while it goes on; nothing where no person watches."""

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lineage.changes import Change, Effect, Entry
-from lineage.commands.common import AsJson, Exit, hashing, here, out
+from lineage.commands.common import AsJson, end, hashing, here, out
 from lineage.comparison import Result
 from lineage.diff import Difference, Side, diff
 from lineage.values import shown
@@ -39,10 +39,8 @@ def diff_command(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found, hash_bytes)
-    if found.common or any(not isinstance(entry.kind, Change) for entry in found.entries):
-        raise typer.Exit(Exit.WRONG)
-    if found.gaps:
-        raise typer.Exit(Exit.PARTIAL)
+    tampered = any(not isinstance(entry.kind, Change) for entry in found.entries)
+    end(wrong=bool(found.common) or tampered, partial=bool(found.gaps))
 
 
 def _print(found: Difference, hashed: bool) -> None:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lineage.changes import Entry
-from lineage.commands.common import AsJson, Exit, here, out
+from lineage.commands.common import AsJson, end, here, out
 from lineage.history import History, history
 from lineage.values import shown
 
@@ -28,8 +28,7 @@ def history_command(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found)
-    if found.gaps:
-        raise typer.Exit(Exit.PARTIAL)
+    end(partial=bool(found.gaps))
 
 
 def _print(found: History) -> None:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lineage.agreement import Again, Agreement
-from lineage.commands.common import AsJson, Exit, Revision, Target, here, out
+from lineage.commands.common import AsJson, Revision, Target, end, here, out
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.values import shown
 
@@ -54,10 +54,7 @@ def rederive_command(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found, keep)
-    if found.answer is Answer.DIFFERS:
-        raise typer.Exit(Exit.WRONG)
-    if found.answer is Answer.FAILED:
-        raise typer.Exit(Exit.PARTIAL)
+    end(wrong=found.answer is Answer.DIFFERS, partial=found.answer is Answer.FAILED)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from lineage.commands.common import AsJson, Exit, Revision, Target, err, here, out
+from lineage.commands.common import AsJson, Revision, Target, end, err, here, out
 from lineage.errors import AuditError
 from lineage.render.mermaid import mermaid
 from lineage.render.page import page
@@ -47,8 +47,7 @@ def trace_command(
     else:
         console = out if out.is_terminal else Console(highlight=False, width=UNWRAPPED)
         console.print(tree(found, full), soft_wrap=False)
-    if found.gaps:
-        raise typer.Exit(Exit.PARTIAL)
+    end(partial=bool(found.gaps))
 
 
 def write(file: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lineage.commands.common import AsJson, Exit, hashing, here, out
+from lineage.commands.common import AsJson, end, hashing, here, out
 from lineage.model import Finding
 from lineage.verify import Verification, verify
 
@@ -35,10 +35,7 @@ def verify_command(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found)
-    if not found.holds:
-        raise typer.Exit(Exit.WRONG)
-    if not found.complete:
-        raise typer.Exit(Exit.PARTIAL)
+    end(wrong=not found.holds, partial=not found.complete)
 
 
 def _print(found: Verification) -> None:
