@@ -15,7 +15,7 @@ from lineage.contents import parsed
 from lineage.model import Fault, Frozen
 from lineage.pins import HASHES, REVISIONS
 from lineage.seeds import is_seed
-from lineage.values import same
+from lineage.values import plain, same
 
 DATA = re.compile(
     r"\.(csv|tsv|txt|md|json|jsonl|ndjson|parquet|arrow|feather|npy|npz|pkl|pt|bin|gz|bz2|xz|zip|zst|xml|html|png|jpe?g"
@@ -78,6 +78,13 @@ class Entry(Frozen):
         """The same difference, seen from the other side."""
         kind = MIRRORED.get(self.kind, self.kind)
         return self.model_copy(update={"before": self.after, "after": self.before, "kind": kind})
+
+
+def entered(
+    run: str, kind: Change, what: str, before: Any, after: Any, effect: Effect = Effect.NONE, detail: str = ""
+) -> Entry:
+    """A difference between two values, of which one may not be there."""
+    return Entry(run=run, kind=kind, what=what, before=plain(before), after=plain(after), effect=effect, detail=detail)
 
 
 MIRRORED: dict[Change | Fault, Change | Fault] = {Change.ADDED: Change.REMOVED, Change.REMOVED: Change.ADDED}

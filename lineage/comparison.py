@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from lineage.changes import Change, Effect, Entry, file_kind, package_changes, parameter_kind
+from lineage.changes import Change, Effect, Entry, entered, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
 from lineage.graph import Graph
-from lineage.hashing import bytes_hash
 from lineage.lockfile import Unreadable
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files
-from lineage.values import ABSENT, differing, value_at
+from lineage.values import differing, plain, value_at
 from lineage.waiting import waiting
 
 METRICS = (".json", ".yaml", ".yml", ".toml")
@@ -141,10 +140,10 @@ class Comparison:
         if self._recorded_only and old == new:
             return
         if old.command != new.command:
-            yield _entry(new, Change.COMMAND, "cmd", " && ".join(old.command), " && ".join(new.command))
+            yield entered(new.name, Change.COMMAND, "cmd", " && ".join(old.command), " && ".join(new.command))
         elif not self._recorded_only and new.name in self._declared:
             before, after = self._declared[new.name]
-            yield _entry(new, Change.COMMAND, "cmd", before, after, Effect.NOT_RUN)
+            yield entered(new.name, Change.COMMAND, "cmd", before, after, Effect.NOT_RUN)
         yield from self._parameters(old, new)
         if new.kind is Kind.STAGE:
             yield from self._files(old, new)
@@ -166,12 +165,12 @@ class Comparison:
             then, now = old.parameters.get(file, {}), new.parameters.get(file, {})
             recorded = {key: (a, b) for key, a, b in differing(dict(then), dict(now))}
             for key, (a, b) in recorded.items():
-                yield _entry(new, parameter_kind(key), f"{file}: {key}", a, b)
+                yield entered(new.name, parameter_kind(key), f"{file}: {key}", a, b)
             for key in {} if self._recorded_only else {**then, **now}:
                 then_now = [value_at(side.parameters(file), key) for side in self.sides]
                 for inner, a, b in differing(then_now[0], then_now[1], key):
                     if inner not in recorded:
-                        yield _entry(new, parameter_kind(inner), f"{file}: {inner}", a, b, Effect.NOT_RUN)
+                        yield entered(new.name, parameter_kind(inner), f"{file}: {inner}", a, b, Effect.NOT_RUN)
 
     def _files(self, old: Run, new: Run) -> Iterator[Entry]:
         """Code and tracked data: what the runs read, and what lies there now."""
@@ -190,7 +189,7 @@ class Comparison:
     def _file(self, run: Run, path: str, hashes: tuple[Any, Any], effect: Effect) -> Iterator[Entry]:
         folders = (self.before.files_in(path), self.after.files_in(path))
         if not any(folders):
-            data = [self._bytes(side, path, h) for side, h in zip(self.sides, hashes, strict=True)]
+            data = [side.recorded_bytes(path, h) for side, h in zip(self.sides, hashes, strict=True)]
             kind, detail = file_kind(path, *data)
             yield Entry(
                 run=run.name, kind=kind, what=path, before=hashes[0], after=hashes[1], effect=effect, detail=detail
@@ -201,17 +200,11 @@ class Comparison:
             if inside[0] != inside[1]:
                 yield from self._file(run, f"{path}/{inner}", inside, effect)
 
-    @staticmethod
-    def _bytes(side: Case, path: str, digest: str | None) -> bytes | None:
-        """A file's bytes, if they are the ones that were recorded."""
-        data = side.state.read(path)
-        return data if data is not None and bytes_hash(data) == digest else None
-
     def _data(self, old: Run, new: Run) -> Iterator[Entry]:
         """What a person added or imported: its outputs are its own."""
         if (old.origin or new.origin) and old.origin != new.origin:
             for key, a, b in differing(dict(old.origin), dict(new.origin)):
-                yield _entry(new, Change.SOURCE, f"{new.file}: {key}", a, b)
+                yield entered(new.name, Change.SOURCE, f"{new.file}: {key}", a, b)
             return
         then = {file.path: file for file in old.outputs}
         for file in new.outputs:
@@ -239,7 +232,7 @@ class Comparison:
             return
         then, now = ({**m.environment.locks, **m.environment.versions, "python": m.environment.python} for m in (a, b))
         for what, before, after in differing(then, now):
-            yield _entry(new, Change.ENVIRONMENT, what, before, after)
+            yield entered(new.name, Change.ENVIRONMENT, what, before, after)
 
     def _environment(self) -> Iterator[Entry]:
         """Environment locks in git that differ, for runs that keep no manifest of it."""
@@ -263,7 +256,7 @@ class Comparison:
             return
         old, new = ({f.path: f.hash for f in run.outputs if not is_manifest(f.path)} for run in self._run(name))
         for path, a, b in differing(old, new):
-            yield _entry(self.after.graph.runs[name], Change.UNEXPLAINED, path, a, b)
+            yield entered(name, Change.UNEXPLAINED, path, a, b)
 
     def _numbers(self, old: File, new: File) -> tuple[tuple[str, Any, Any], ...]:
         if old.is_folder or not new.path.endswith(METRICS):
@@ -271,12 +264,4 @@ class Comparison:
         values = [side.contents.value(f) for side, f in ((self.before, old), (self.after, new))]
         if not all(isinstance(value, dict) for value in values):
             return ()
-        return tuple((key, _value(a), _value(b)) for key, a, b in differing(*values))
-
-
-def _entry(run: Run, kind: Change, what: str, before: Any, after: Any, effect: Effect = Effect.NONE) -> Entry:
-    return Entry(run=run.name, kind=kind, what=what, before=_value(before), after=_value(after), effect=effect)
-
-
-def _value(value: Any) -> Any:
-    return None if value is ABSENT else value
+        return tuple((key, plain(a), plain(b)) for key, a, b in differing(*values))

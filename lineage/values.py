@@ -20,6 +20,11 @@ class Absent:
 ABSENT = Absent()
 
 
+def plain(value: Any) -> Any:
+    """A value as an answer holds it: None for what isn't there."""
+    return None if value is ABSENT else value
+
+
 def value_at(content: Any, key: str) -> Any:
     """A file's value at a dotted key, or ABSENT."""
     try:

@@ -111,6 +111,11 @@ class Case:
         data = self.state.read(file.path)
         return None if data is None else bytes_hash(data)
 
+    def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
+        """A file's bytes, if they are the ones that were recorded."""
+        data = self.state.read(path)
+        return data if data is not None and bytes_hash(data) == digest else None
+
     def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
         """The hash of a git blob's bytes."""
 
