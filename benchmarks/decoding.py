@@ -23,7 +23,7 @@ from softmask.decoding.dream_head import pieces
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.feedback import SoftMask, concatenate, negative_entropy, top_k_guesses
-from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
+from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 
 LENGTH, VOCABULARY, HIDDEN, DREAM_LAYERS = 512, 152_064, 3584, 28
 """Dream's shapes; the length is the issue's."""
@@ -145,7 +145,15 @@ def _dense(soft_mask: SoftMask, logits: Tensor, embedding: Tensor, ids: Tensor) 
 
 
 def _soft_mask() -> SoftMask:
-    return SoftMask(omega_s=0.9, omega_a=2.0, omega_b=-2.0, temperature=1.0, kind=FeedbackKind.TOP_K, k=K)
+    return SoftMask(
+        omega_s=0.9,
+        omega_a=2.0,
+        omega_b=-2.0,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=K,
+    )
 
 
 def _model(config: DreamConfig) -> DreamModel:

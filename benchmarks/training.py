@@ -12,7 +12,7 @@ from benchmarks.table import Measured, alternate
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.backbones.dream_adapter import AdapterSettings, add_adapter
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from softmask.loss_kinds import Normalisation
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import Answer, AnswerBatch, AnswerCollator, AnswerNoise
@@ -41,7 +41,15 @@ WARM_UP, REPEATS = 2, 10
 
 def measure() -> list[Measured]:
     """Seconds of a step, and what soft-masking makes of them; under a minute on one core."""
-    soft_mask = SoftMask(omega_s=0.5, omega_a=3.0, omega_b=-1.5, temperature=1.0, kind=FeedbackKind.TOP_K, k=K)
+    soft_mask = SoftMask(
+        omega_s=0.5,
+        omega_a=3.0,
+        omega_b=-1.5,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=K,
+    )
     objectives = [_objective(None), _objective(soft_mask)]
     tasks = [
         partial(_step, objective, _optimizer(objective), _batch(two_pass))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 
 EPS = 1e-6
 """Keeps the constrained parameters inside their open ranges (official code)."""
@@ -89,6 +89,27 @@ def concatenate(parts: list[TopKGuesses]) -> TopKGuesses:
     )
 
 
+def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Spherical interpolation: the direction on the arc from `start` to `end`, the length linear between theirs.
+
+    Args:
+        start: `[E]` or `[M, E]`, not zero.
+        end: `[M, E]`, not zero.
+        share: `[M, 1]` in [0, 1]; 0 gives `start`.
+
+    Returns:
+        `[M, E]`. Where both point the same or opposite ways there is no arc, and it is the linear interpolation.
+    """
+    lengths = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)
+    a, b = start / lengths[0], end / lengths[1]
+    cosine = (a * b).sum(-1, keepdim=True)
+    has_arc = cosine.abs() < 1 - EPS
+    angle = torch.acos(torch.where(has_arc, cosine, 0.0))  # the gradient of acos at its ends is infinite
+    direction = (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+    on_arc = torch.lerp(*lengths, share) * direction
+    return torch.where(has_arc, on_arc, torch.lerp(start.expand_as(end), end, share))
+
+
 class SoftMask(nn.Module):
     """The three trained scalars omega_s, omega_a, omega_b (and a temperature), and the mixture they control.
 
@@ -102,13 +123,22 @@ class SoftMask(nn.Module):
         temperature: initial temperature of full-vocabulary feedback, > 0.
         kind: top-k or full-vocabulary feedback.
         k: how many guesses for top-k.
+        interpolation: linear, or spherical.
     """
 
     def __init__(
-        self, *, omega_s: float, omega_a: float, omega_b: float, temperature: float, kind: FeedbackKind, k: int
+        self,
+        *,
+        omega_s: float,
+        omega_a: float,
+        omega_b: float,
+        temperature: float,
+        kind: FeedbackKind,
+        k: int,
+        interpolation: Interpolation,
     ) -> None:
         super().__init__()
-        self.kind, self.k = kind, k
+        self.kind, self.k, self.interpolation = kind, k, interpolation
         clipped = min(max(omega_s, EPS), 1 - EPS)
         self.raw_omega_s = nn.Parameter(torch.tensor(math.log(clipped / (1 - clipped))))
         self.raw_omega_a = nn.Parameter(torch.tensor(_inverse_softplus(omega_a - EPS)))
@@ -173,6 +203,11 @@ class SoftMask(nn.Module):
         pi = F.softmax(guesses.log_probs, dim=-1).to(embedding.dtype)
         # an embedding bag is the fused gather-and-sum of k rows
         mixture = F.embedding_bag(guesses.indices, embedding, per_sample_weights=pi, mode="sum")
+        return self._blend(mask_embedding, mixture, lam)
+
+    def _blend(self, mask_embedding: Tensor, mixture: Tensor, lam: Tensor) -> Tensor:
+        if self.interpolation is Interpolation.SPHERICAL:
+            return slerp(mask_embedding, mixture, lam)
         return (1 - lam) * mask_embedding + lam * mixture
 
     def _mix_full(
@@ -183,7 +218,7 @@ class SoftMask(nn.Module):
                 log_probs = guesses.log_probs_of(hidden)
             tempered = self._tempered(log_probs)
             lam = self.lam(negative_entropy(tempered), factor).unsqueeze(-1)
-            return (1 - lam) * mask_embedding + lam * (tempered.exp().to(embedding.dtype) @ embedding)
+            return self._blend(mask_embedding, tempered.exp().to(embedding.dtype) @ embedding, lam)
 
         factors = torch.as_tensor(omega_s_factor, device=guesses.hidden.device).expand(len(guesses.hidden))
         chunks = zip(guesses.hidden.split(guesses.chunk), factors.split(guesses.chunk), strict=True)

@@ -14,6 +14,15 @@ class FeedbackKind(StrEnum):
     FULL = "full"
 
 
+class Interpolation(StrEnum):
+    """How the mask's embedding and the guesses' mixture are blended."""
+
+    LINEAR = "linear"
+    """(1 - lambda) m + lambda v (the paper)."""
+    SPHERICAL = "spherical"
+    """Along the arc from m's direction to v's, with a length between theirs (later work's idea, not the paper's)."""
+
+
 class OmegaSchedule(StrEnum):
     """How omega_s changes over decoding (paper, Table 12), by the fraction of positions still masked."""
 

@@ -1,4 +1,4 @@
-"""Generate unconditional samples with one model, for every (sampler, NFE) in params, and trace one denoising."""
+"""Generate unconditional samples with one model, for every cell and variant in params, and trace one denoising."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from stages.component import Context, Stage, StageParams
 from stages.compute import set_up
 from stages.files import read_tokenizer, write_json, write_lines
 from stages.params.compute import ComputeParams
-from stages.params.sampling import Cell, SamplingParams
+from stages.params.sampling import Cell, Decoding, SamplingParams
 
 
 class Params(StageParams):
@@ -36,12 +36,13 @@ def run(context: Context[Params]) -> None:
     model.check_vocabulary(tokenizer.get_vocab_size(), context.inputs["tokenizer"])
     rows: list[dict[str, Any]] = []
     forwards = head_rows = 0
-    total = len(params.sampling.cells) * params.sampling.samples * int(model.config.length)
+    decodings = [*params.sampling.decodings(model.soft_mask is not None)]
+    total = len(decodings) * params.sampling.samples * int(model.config.length)
     with tqdm(total=total, unit="tok", unit_scale=True, desc=f"samples of {context.axes['model']}") as bar:
-        for cell in params.sampling.cells:
+        for decoding in decodings:
             for start in range(0, params.sampling.samples, params.sampling.batch_size):
-                unit = _generate_batch(context, model, cell, start)
-                rows += _rows(cell, start, unit, tokenizer)
+                unit = _generate_batch(context, model, decoding, start)
+                rows += _rows(decoding, start, unit, tokenizer)
                 forwards += sum(unit["forwards"])
                 head_rows += unit["head_rows"]
                 bar.update(len(unit["tokens"]) * int(model.config.length))
@@ -52,15 +53,19 @@ def run(context: Context[Params]) -> None:
     context.counts.update({"samples": len(rows), "forwards": forwards, "head_rows": head_rows, "flops": flops})
 
 
-def settings_of(cell: Cell, params: SamplingParams, head_chunk: int) -> DecodingSettings:
-    """The decoder's settings for one cell."""
+def settings_of(decoding: Decoding, params: SamplingParams, head_chunk: int) -> DecodingSettings:
+    """The decoder's settings for one cell and way of decoding."""
+    cell = decoding.cell
     return DecodingSettings(
         sampler=cell.sampler,
         nfe=cell.nfe,
         nucleus_p=params.nucleus_p,
+        temperature=decoding.temperature,
         refresh=params.refresh,
         remask_feedback=params.remask_feedback,
-        omega_schedule=params.omega_schedule,
+        omega_schedule=decoding.omega_schedule,
+        feedback_from=decoding.feedback_from,
+        feedback_until=decoding.feedback_until,
         remdm=params.remdm(cell),
         final_t=params.final_t,
         final_argmax=params.final_argmax,
@@ -69,29 +74,29 @@ def settings_of(cell: Cell, params: SamplingParams, head_chunk: int) -> Decoding
 
 
 def batch_seed(seed: int, cell: Cell, start: int) -> int:
-    """The seed of a batch: the same for every model, another for every cell and batch."""
+    """The seed of a batch: the same for every model and every way of decoding, another for every cell and batch."""
     return mix_seed(seed, list(Sampler).index(cell.sampler), cell.nfe, start)
 
 
-def _generate_batch(context: Context[Params], model: Mdlm, cell: Cell, start: int) -> Any:
+def _generate_batch(context: Context[Params], model: Mdlm, decoding: Decoding, start: int) -> Any:
     params = context.params.sampling
     size = min(params.batch_size, params.samples - start)
 
     def compute() -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(batch_seed(params.seed, cell, start))
-        settings = settings_of(cell, params, context.params.compute.head_chunk)
+        generator = torch.Generator().manual_seed(batch_seed(params.seed, decoding.cell, start))
+        settings = settings_of(decoding, params, context.params.compute.head_chunk)
         made: Generated = generate(model, settings, size, int(model.config.length), generator)
         tokens, forwards = made.tokens.tolist(), made.forwards.tolist()
         return {"tokens": tokens, "forwards": forwards, "head_rows": made.head_rows}
 
-    return context.checkpoints.unit(f"{cell.sampler}-{cell.nfe}-{start}", compute)
+    return context.checkpoints.unit(f"{decoding.label}-{decoding.cell.nfe}-{start}", compute)
 
 
-def _rows(cell: Cell, start: int, unit: Any, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _rows(decoding: Decoding, start: int, unit: Any, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     return [
         {
-            "sampler": cell.sampler.value,
-            "nfe": cell.nfe,
+            "sampler": decoding.label,
+            "nfe": decoding.cell.nfe,
             "index": start + offset,
             "real_nfe": forwards,
             "text": tokenizer.decode(tokens, skip_special_tokens=False),
@@ -108,7 +113,7 @@ def _trace(context: Context[Params], model: Mdlm, tokenizer: Tokenizer) -> Any:
     def compute() -> dict[str, Any]:
         trace = Trace(int(model.config.mask_token_id), params.trace.guesses, partial(_token, tokenizer))
         generator = torch.Generator().manual_seed(batch_seed(params.seed, cell, params.samples))
-        settings = settings_of(cell, params, context.params.compute.head_chunk)
+        settings = settings_of(params.plain(cell), params, context.params.compute.head_chunk)
         generate(model, settings, 1, int(model.config.length), generator, observer=trace)
         header = {"model": context.axes["model"], "sampler": cell.sampler.value, "nfe": cell.nfe}
         return {**header, "length": int(model.config.length), "steps": trace.steps}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from softmask.backbones.dit import Mdlm, MdlmConfig
 from softmask.backbones.flops import head_flops, trunk_flops
@@ -52,7 +52,7 @@ class Job:
         label: for the progress bar and DVCLive.
         objective: the loss around the model.
         training: its settings.
-        steps: optimizer steps, where an arm has fewer than its settings say.
+        steps: optimizer steps, where an arm has fewer than its settings say; 0 trains nothing.
         seed: of data order, noise and dropout.
         p_sm: probability of the two-pass step; 0 for a binary model.
         omega_learning_rate: None for a binary model.
@@ -88,9 +88,31 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
     soft_mask = job.objective.model.soft_mask
     initial_omegas = None if soft_mask is None else soft_mask.omegas()
     args = training_arguments(compute, training, job.seed, root)
+    model, history = job.objective.model, list[dict[str, float]]()
+    if job.steps > 0:
+        trainer = _trainer(context, job, training, args, tokens, collator)
+        trainer.train_resumably()
+        model = trainer.averaged_model if job.weights is Weights.EMA else model
+        history = trainer.history
+    if args.process_index == 0:
+        spent = costs(model.config, collator, training, tokens.length)
+        save(model, context.outputs["model"])
+        write_json(context.outputs["history"], history)
+        write_json(context.outputs["costs"], {**spent, "initial_omegas": initial_omegas})
+        context.counts.update(spent)
+
+
+def _trainer(
+    context: Context[Any],
+    job: Job,
+    training: TrainingParams,
+    args: TrainingArguments,
+    tokens: PackedTokens,
+    collator: MaskingCollator,
+) -> MdlmTrainer:
     callbacks: list[TrainerCallback] = [TokensProgress(job.label, training.batch_size * tokens.length)]
     if args.process_index == 0:  # the others would clear its folder
-        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(root))))
+        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(Path(args.output_dir or "")))))
     trainer = MdlmTrainer(
         objective=job.objective,
         args=args,
@@ -104,14 +126,7 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train_resumably()
-    model = trainer.averaged_model if job.weights is Weights.EMA else job.objective.model
-    if trainer.is_world_process_zero():
-        spent = costs(model.config, collator, training, tokens.length)
-        save(model, context.outputs["model"])
-        write_json(context.outputs["history"], trainer.history)
-        write_json(context.outputs["costs"], {**spent, "initial_omegas": initial_omegas})
-        context.counts.update(spent)
+    return trainer
 
 
 def costs(config: MdlmConfig, collator: MaskingCollator, training: TrainingParams, length: int) -> Mapping[str, int]:

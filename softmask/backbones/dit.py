@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from softmask.diffusion import subs_log_probs
 from softmask.errors import InputError
 from softmask.feedback import FullGuesses, Guesses, SoftMask, concatenate, top_k_guesses
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
@@ -222,7 +222,9 @@ class Mdlm(PreTrainedModel):
         self.backbone = DiT(config)
         self.soft_mask: SoftMask | None = None
         if config.soft_mask is not None:
-            self.soft_mask = SoftMask(**{**config.soft_mask, "kind": FeedbackKind(config.soft_mask["kind"])})
+            kind = FeedbackKind(config.soft_mask["kind"])
+            interpolation = Interpolation(config.soft_mask["interpolation"])
+            self.soft_mask = SoftMask(**{**config.soft_mask, "kind": kind, "interpolation": interpolation})
         self.post_init()  # type: ignore[no-untyped-call]
 
     def check_vocabulary(self, size: int, where: Path) -> None:

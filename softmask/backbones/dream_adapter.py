@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from softmask.backbones.dream import DreamModel
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -33,6 +33,7 @@ OFFICIAL_NAMES = {
     "temperature": ("mixinputs_temp",),
 }
 """The official code's words for ours."""
+CHOICES = ("kind", "k", "interpolation")
 OMEGAS = ("omega_s", "omega_a", "omega_b", "temperature")
 
 
@@ -93,7 +94,8 @@ def save_adapter(folder: Path, adapted: PeftModel | None, soft_mask: SoftMask | 
     record = None
     if soft_mask is not None:
         raw = {name: float(getattr(soft_mask, f"raw_{name}").detach()) for name in OMEGAS}
-        record = {"kind": str(soft_mask.kind), "k": soft_mask.k, **soft_mask.omegas(), "raw": raw}
+        choices = {name: getattr(soft_mask, name) for name in CHOICES}
+        record = {**choices, **soft_mask.omegas(), "raw": raw}
     text = json.dumps({"soft_mask": record}, indent=2, sort_keys=True)
     (folder / SOFT_MASK).write_text(text + "\n", encoding="utf-8")
 
@@ -139,7 +141,7 @@ def read_soft_mask(folder: Path) -> SoftMask | None:
         if record is None:
             return None
         where = folder / SOFT_MASK
-        soft_mask = _soft_mask(where, record, **{name: name for name in ("kind", "k", *OMEGAS)})
+        soft_mask = _soft_mask(where, record, **{name: name for name in (*CHOICES, *OMEGAS)})
         for name in OMEGAS:
             raw = record.get("raw", {}).get(name)
             if isinstance(raw, float):
@@ -152,22 +154,23 @@ def read_soft_mask(folder: Path) -> SoftMask | None:
 
 def _official(where: Path) -> SoftMask:
     """`scale`, `centre` (or `offset`), `steepness`, `mixinputs_k` or `k`, `sm_alg`; rounded to bf16 by its writer."""
-    record = {"temperature": 1.0, "kind": FeedbackKind.TOP_K, "k": 1, **_read(where)}
+    defaults = {"temperature": 1.0, "kind": FeedbackKind.TOP_K, "k": 1, "interpolation": Interpolation.LINEAR}
+    record = {**defaults, **_read(where)}
     for ours, names in OFFICIAL_NAMES.items():
         record[ours] = next((record[name] for name in names if name in record), record.get(ours))
     if record.get("sm_alg") == "mixinputs_with_temp":
         record["kind"] = FeedbackKind.FULL
-    return _soft_mask(where, record, **{name: name for name in ("kind", "k", *OMEGAS)})
+    return _soft_mask(where, record, **{name: name for name in (*CHOICES, *OMEGAS)})
 
 
 def _soft_mask(where: Path, record: Mapping[str, Any], **names: str) -> SoftMask:
     try:
         values = {ours: record[theirs] for ours, theirs in names.items()}
         numbers = {name: float(values[name]) for name in OMEGAS}
-        kind, k = FeedbackKind(values["kind"]), int(values["k"])
+        kind, k, interpolation = FeedbackKind(values["kind"]), int(values["k"]), Interpolation(values["interpolation"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"can't be read ({error!r})", where=str(where), expected=f"kind, k, {', '.join(OMEGAS)} of a soft mask"
+            f"can't be read ({error!r})", where=str(where), expected=f"{', '.join((*CHOICES, *OMEGAS))} of a soft mask"
         ) from None
     good = 0 <= numbers["omega_s"] <= 1 and numbers["omega_a"] > 0 > numbers["omega_b"] and numbers["temperature"] > 0
     if not good or k < 1:
@@ -176,7 +179,7 @@ def _soft_mask(where: Path, record: Mapping[str, Any], **names: str) -> SoftMask
             where=str(where),
             expected="omega_s from 0 to 1, omega_a above 0, omega_b below 0, temperature above 0, k from 1",
         )
-    return SoftMask(kind=kind, k=k, **numbers)
+    return SoftMask(kind=kind, k=k, interpolation=interpolation, **numbers)
 
 
 def _read(file: Path) -> dict[str, Any]:

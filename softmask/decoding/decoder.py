@@ -26,10 +26,12 @@ class DecodingSettings:
     Args:
         sampler: the reverse process.
         nfe: nominal steps.
-        nucleus_p: of the sampling distribution only; feedback sees the unfiltered one.
+        nucleus_p, temperature: of the sampling distribution only; feedback sees the unfiltered one at temperature 1.
         refresh: when forwards are made.
         remask_feedback: what feeds re-masked positions.
         omega_schedule: of omega_s over the masked fraction.
+        feedback_from, feedback_until: the part of the steps that have feedback, as fractions of all; the others are
+            binary (paper, Table 11). The final argmax belongs to the last step.
         remdm: ReMDM's parameters.
         final_t: the time of the last step.
         final_argmax: fill what is still masked after it with the likeliest tokens (noise removal).
@@ -39,13 +41,24 @@ class DecodingSettings:
     sampler: Sampler
     nfe: int
     nucleus_p: float
+    temperature: float
     refresh: Refresh
     remask_feedback: RemaskFeedback
     omega_schedule: OmegaSchedule
+    feedback_from: float
+    feedback_until: float
     remdm: RemdmSettings
     final_t: float
     final_argmax: bool
     head_chunk: int
+
+    def feeds_back(self, step: int) -> bool:
+        """Whether step 0 to nfe - 1 has feedback."""
+        return self.feedback_from <= step / self.nfe < self.feedback_until
+
+    def keeps_guesses(self, step: int) -> bool:
+        """Whether a later step, or the final argmax, has feedback that step 0 to nfe - 1 may leave the guesses for."""
+        return min(step + 1, self.nfe - 1) / self.nfe < self.feedback_until
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,8 @@ def generate(
         observer: called after every step.
     """
     run = _Run(model, settings, batch, length, generator)
-    for t, dt in times(settings.nfe, settings.final_t):
-        run.step(t, dt)
+    for step, (t, dt) in enumerate(times(settings.nfe, settings.final_t)):
+        run.step(step, t, dt)
         if observer is not None:
             observer(run.view(t))
     if settings.final_argmax:
@@ -117,13 +130,15 @@ class _Run:
         self.mask_id, self._chunk = int(model.config.mask_token_id), settings.head_chunk
         device = model.device
         self.x = torch.full((batch, length), self.mask_id, device=device)
+        self._feeds_back = self._keeps_guesses = False
         self.forwards = torch.zeros(batch, dtype=torch.long, device=device)
         self.head_rows = 0
         self.unmasked = torch.zeros_like(self.x, dtype=torch.bool)
         self._stale = torch.ones(batch, dtype=torch.bool, device=device)
         self._hidden = torch.zeros(batch, length, model.config.hidden_size, device=device, dtype=model.dtype)
         soft_mask = model.soft_mask
-        self._carries = soft_mask is not None and settings.sampler is not Sampler.MDLM_TWO_PASS
+        self._two_pass = soft_mask is not None and settings.sampler is Sampler.MDLM_TWO_PASS
+        self._carries = soft_mask is not None and not self._two_pass
         self._top_k = soft_mask is not None and soft_mask.kind is FeedbackKind.TOP_K
         k = min(soft_mask.k, int(model.config.vocab_size)) if soft_mask is not None and self._top_k else 1
         self._known = torch.zeros_like(self.unmasked)  # where there is a guess to feed back
@@ -131,16 +146,20 @@ class _Run:
         self._log_probs = torch.zeros(batch, length, k, device=device)
         self._neg_entropy = torch.zeros(batch, length, device=device)
 
-    def step(self, t: float, dt: float) -> None:
+    def step(self, step: int, t: float, dt: float) -> None:
         """One step of the reverse process from t to t - dt."""
+        self._feeds_back = self.settings.feeds_back(step)
+        self._keeps_guesses = self._carries and self.settings.keeps_guesses(step)
         change = transition(self.settings.sampler, t, dt, self.settings.remdm)
         uniform = torch.rand(self.x.shape, generator=self.generator, dtype=torch.float64).to(self.x.device)
         masked = self.x == self.mask_id
         unmask, remask = masked & (uniform < change.unmask), ~masked & (uniform < change.remask)
-        p, generator = self.settings.nucleus_p, self.generator
-        self._advance(self._rows_to_compute(unmask), unmask, lambda log_probs: sample_tokens(log_probs, p, generator))
+        self._advance(self._rows_to_compute(unmask), unmask, self._sample)
         self._remask(remask)
         self._stale |= remask.any(1)
+
+    def _sample(self, log_probs: Tensor) -> Tensor:
+        return sample_tokens(log_probs, self.settings.nucleus_p, self.settings.temperature, self.generator)
 
     def remove_noise(self) -> None:
         """Fill what is still masked with the likeliest tokens; one more forward for the sequences that need it."""
@@ -169,13 +188,13 @@ class _Run:
         """Forward the sequences `rows` `[B]`, choose tokens for `unmask` `[B, L]`, keep the other masks' guesses."""
         if bool(rows.any()):
             self._forward(rows)
-        stay = (self.x == self.mask_id) & rows[:, None] & ~unmask if self._carries else torch.zeros_like(unmask)
+        stay = (self.x == self.mask_id) & rows[:, None] & ~unmask & self._keeps_guesses
         where = unmask | stay if self._top_k else unmask  # full feedback is computed anew from the hidden states
         hidden, chosen, kept = self._hidden[where], [], []
         takes_token = unmask[where]
         for part, log_probs in log_prob_chunks(hidden, self.model.backbone.head, self.mask_id, self._chunk):
             chosen.append(choose(log_probs[takes_token[part]]))
-            if self._carries and self._top_k:
+            if self._keeps_guesses and self._top_k:
                 kept.append(top_k_guesses(log_probs[~takes_token[part]], self._indices.shape[-1]))
         self.head_rows += len(hidden)
         if kept:
@@ -193,9 +212,9 @@ class _Run:
         where = (self.x == self.mask_id) & rows[:, None]
         guesses: Guesses | None = None
         factor: Tensor | float = 1.0
-        if self._carries and bool(self._known.any()):
+        if self._feeds_back and self._carries and bool(self._known.any()):
             guesses, factor = self._guesses(where), self._factor(where)
-        elif self.settings.sampler is Sampler.MDLM_TWO_PASS and self.model.soft_mask is not None:
+        elif self._feeds_back and self._two_pass:
             first = self.model.hidden(self.x[rows])[where[rows]]
             guesses = self.model.guesses(first, self._chunk)
             factor = self.settings.omega_schedule.factor(self._masked_fraction()).expand_as(self._neg_entropy)[where]

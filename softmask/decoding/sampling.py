@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 TINY = 1e-10
 """Guards the logarithm, as in the reference's sampler."""
@@ -40,8 +41,10 @@ def gumbel_argmax(weights: Tensor, uniform: Tensor) -> Tensor:
     return (weights.double() / (TINY - (uniform + TINY).log())).argmax(-1)
 
 
-def sample_tokens(log_probs: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    """A token for each row of normalised `log_probs` `[m, V]`, from the nucleus; `[m]` int64."""
+def sample_tokens(log_probs: Tensor, p: float, temperature: float, generator: torch.Generator) -> Tensor:
+    """A token for each row of normalised `log_probs` `[m, V]`, tempered, from the nucleus; `[m]` int64."""
+    if temperature != 1:
+        log_probs = F.log_softmax(log_probs / temperature, dim=-1)
     probs = nucleus(log_probs.exp(), p)
     uniform = torch.rand(probs.shape, generator=generator, dtype=torch.float64, device=generator.device)
     return gumbel_argmax(probs, uniform.to(probs.device))

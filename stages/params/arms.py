@@ -22,6 +22,8 @@ class Budget(StrEnum):
     """Half of them (paper: iso-compute)."""
     EXPECTED_FORWARDS = "expected_forwards"
     """steps / (1 + p_sm): the same expected number of forwards as a binary arm."""
+    NONE = "none"
+    """No training: the base with the soft mask at its initial values (training-free feedback)."""
 
 
 class ArmParams(Section):
@@ -32,8 +34,15 @@ class ArmParams(Section):
     soft_mask: SoftMaskParams | None
     """Soft-masking, or null for the binary control."""
 
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        if self.budget is Budget.NONE and self.soft_mask is None:
+            yield "budget 'none' with soft_mask null is the base; expected a soft mask"
+
     def steps(self, steps: int) -> int:
         """This arm's optimizer steps."""
+        if self.budget is Budget.NONE:
+            return 0
         if self.budget is Budget.HALF:
             return max(1, steps // 2)
         if self.budget is Budget.EXPECTED_FORWARDS and self.soft_mask is not None:

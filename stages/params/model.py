@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from stages.params.section import Section
 
 
@@ -49,6 +49,8 @@ class SoftMaskParams(Section):
     """top_k, or full: the whole vocabulary with a trained temperature."""
     k: int = Field(ge=1)
     """How many guesses are fed back (top_k)."""
+    interpolation: Interpolation
+    """Between mask and guesses: linear (paper), or spherical."""
     omega_s: float = Field(ge=0, le=1)
     """Initial cap on lambda."""
     omega_a: float = Field(gt=1e-5)

@@ -1,6 +1,7 @@
 """`sampling`: which samples are generated, and how."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -8,6 +9,7 @@ from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.transitions import RemdmSettings, times, transition
 from softmask.feedback_kinds import OmegaSchedule
 from stages.params.section import Section, Seed
+from stages.params.wording import NAME
 
 ROUNDING = 1e-9
 """A probability may exceed 1 by this much."""
@@ -29,6 +31,42 @@ class Cell(Section):
             yield f"eta null with sampler '{self.sampler}' is impossible; expected a number from 0 to 1"
         if not self.sampler.remasks and self.eta is not None:
             yield f"eta {self.eta} with sampler '{self.sampler}' has no effect; expected null"
+
+
+class VariantParams(Section):
+    """Another way of decoding some of the cells, which every model that it makes a difference for generates, too."""
+
+    name: str = Field(pattern=NAME)
+    """Its name in files and in the report, after the sampler's."""
+    cells: list[int] = Field(min_length=1)
+    """Which entries of `cells`."""
+    temperature: float = Field(gt=0)
+    """Of the sampling distribution, in place of sampling.temperature."""
+    omega_schedule: OmegaSchedule
+    """In place of sampling.omega_schedule."""
+    feedback_from: float = Field(ge=0, le=1)
+    """The fraction of the steps at which feedback begins; the steps before are binary."""
+    feedback_until: float = Field(ge=0, le=1)
+    """The fraction of the steps at which it ends; the steps from there on are binary."""
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        if self.feedback_until <= self.feedback_from:
+            yield (
+                f"feedback_until {self.feedback_until} with feedback_from {self.feedback_from} leaves no step; "
+                "expected feedback_from < feedback_until"
+            )
+
+
+class Decoding(NamedTuple):
+    """A cell and how it is decoded; `label` is the sampler's name in files and in the report."""
+
+    cell: Cell
+    label: str
+    temperature: float
+    omega_schedule: OmegaSchedule
+    feedback_from: float
+    feedback_until: float
 
 
 class LoopParams(Section):
@@ -67,6 +105,8 @@ class SamplingParams(Section):
     """Samples generated at once."""
     nucleus_p: float = Field(gt=0, le=1)
     """Nucleus of the sampling distribution; feedback sees the unfiltered one."""
+    temperature: float = Field(gt=0)
+    """Of the sampling distribution, before the nucleus; feedback sees it at temperature 1."""
     refresh: Refresh
     """When forwards are made: on_change (paper) or always."""
     remask_feedback: RemaskFeedback
@@ -81,6 +121,8 @@ class SamplingParams(Section):
     """ReMDM-loop's phases."""
     cells: list[Cell] = Field(min_length=1)
     """What is generated."""
+    variants: list[VariantParams]
+    """Further ways of decoding them."""
     trace: TraceParams
     """The denoising shown in the report."""
 
@@ -89,6 +131,13 @@ class SamplingParams(Section):
         pairs = [(cell.sampler, cell.nfe) for cell in self.cells]
         for sampler, nfe in dict.fromkeys(pair for pair in pairs if pairs.count(pair) > 1):
             yield f"cells has sampler '{sampler}' with nfe {nfe} twice; expected each sampler and nfe once"
+        names = [variant.name for variant in self.variants]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            yield f"variants has {name!r} twice; expected each name once"
+        for variant in self.variants:
+            for index in variant.cells:
+                if not 0 <= index < len(self.cells):
+                    yield f"variants has {variant.name!r} with cell {index}; expected 0 to {len(self.cells) - 1}"
         if self.trace.cell >= len(self.cells):
             yield f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}"
         for cell in self.cells:
@@ -100,6 +149,20 @@ class SamplingParams(Section):
                     f"cells has sampler '{cell.sampler}' with nfe {cell.nfe} and eta {cell.eta}, which needs a "
                     f"probability of {highest:.3f} to unmask; expected more steps, or a smaller eta or loop.alpha_on"
                 )
+
+    def decodings(self, soft_masked: bool) -> Iterator[Decoding]:
+        """Every cell as `sampling` says, then the variants; those in feedback alone are nothing to a binary model."""
+        yield from map(self.plain, self.cells)
+        for variant in self.variants:
+            if not soft_masked and variant.temperature == self.temperature:
+                continue
+            how = variant.model_dump(exclude={"name", "cells"})
+            for cell in (self.cells[index] for index in variant.cells):
+                yield Decoding(cell, f"{cell.sampler} {variant.name}", **how)
+
+    def plain(self, cell: Cell) -> Decoding:
+        """A cell as `sampling` says."""
+        return Decoding(cell, cell.sampler.value, self.temperature, self.omega_schedule, 0.0, 1.0)
 
     def remdm(self, cell: Cell) -> RemdmSettings:
         """A cell's ReMDM settings; the ancestral samplers don't use them."""

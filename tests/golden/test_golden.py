@@ -21,7 +21,7 @@ from softmask.decoding.sampling import gumbel_argmax, nucleus
 from softmask.decoding.transitions import RemdmSettings, transition
 from softmask.diffusion import LogLinear, antithetic_t, mask_tokens
 from softmask.feedback import FullGuesses, Guesses, SoftMask, negative_entropy, top_k_guesses
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from softmask.training.elbo import masked_nll
 from softmask.training.ema import averaged
 from softmask.training.soft_mask_objective import first_pass
@@ -86,7 +86,7 @@ def feedback_kind(settings: dict[str, Any]) -> FeedbackKind:
 def soft_mask_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a `SoftMask` whose parameters are set afterwards."""
     values = {"omega_s": 0.5, "omega_a": 1.0, "omega_b": -1.0, "temperature": 1.0}
-    return {**values, "kind": feedback_kind(settings).value, "k": int(settings["k"])}
+    return {**values, "kind": feedback_kind(settings).value, "k": int(settings["k"]), "interpolation": "linear"}
 
 
 def set_omegas(module: SoftMask, golden: Golden, prefix: str = "") -> None:
@@ -116,7 +116,8 @@ def assert_loss(ours: Tensor, reference: Tensor) -> None:
 def soft_mask_of(golden: Golden) -> tuple[SoftMask, Guesses, Tensor]:
     """The module with the file's parameters, the guesses of the masked rows, and where they are `[B, L]`."""
     arguments = soft_mask_arguments(golden.settings)
-    module = SoftMask(**{**arguments, "kind": FeedbackKind(arguments["kind"])})
+    kinds = {"kind": FeedbackKind(arguments["kind"]), "interpolation": Interpolation.LINEAR}
+    module = SoftMask(**{**arguments, **kinds})
     set_omegas(module, golden)
     masked = golden["input_ids"] == golden.settings["mask_token_id"]
     rows = golden["log_probs"][masked]

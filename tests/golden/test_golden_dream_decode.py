@@ -12,7 +12,7 @@ from softmask.decoding.dream_decoder import DreamStepView, decode
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.feedback import FullGuesses, Guesses, SoftMask, top_k_guesses
-from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
+from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 from tests.golden.test_golden import CHUNK, Golden, assert_log_probs, read
 from tests.golden.test_golden_dream import dream_of, files_of
 
@@ -56,6 +56,7 @@ def soft_mask_of(args: dict[str, Any] | None) -> SoftMask | None:
         temperature=args.get("mixinputs_temp", 1.0),
         kind=KINDS[args["sm_alg"]],
         k=args.get("mixinputs_k", 1),
+        interpolation=Interpolation.LINEAR,
     )
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from softmask.backbones.dream import DreamModel
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from softmask.loss_kinds import Normalisation
 from softmask.training.answer_objective import AnswerObjective
 from tests.golden.test_golden import OMEGAS, Golden, read
@@ -48,7 +48,15 @@ def model_of(path: Path) -> DreamModel:
 
 
 def soft_mask_of(golden: Golden, k: int) -> SoftMask:
-    found = SoftMask(omega_s=0.5, omega_a=1.0, omega_b=-1.0, temperature=1.0, kind=FeedbackKind.TOP_K, k=k)
+    found = SoftMask(
+        omega_s=0.5,
+        omega_a=1.0,
+        omega_b=-1.0,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=k,
+    )
     with torch.no_grad():
         for ours, theirs in OMEGAS.items():
             getattr(found, ours).copy_(golden[f"head.{theirs}"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from softmask.backbones.dream import shifted
 from softmask.backbones.dream_adapter import AdapterSettings, add_adapter
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from softmask.loss_kinds import Normalisation
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import AnswerBatch
@@ -24,7 +24,9 @@ NAMES = ("x0", "x_t", "t", "visible", "answer")
 
 
 def soft_mask(kind: FeedbackKind = FeedbackKind.TOP_K, omega_s: float = 0.7) -> SoftMask:
-    return SoftMask(kind=kind, k=3, omega_s=omega_s, omega_a=2.0, omega_b=-2.0, temperature=0.8)
+    return SoftMask(
+        kind=kind, interpolation=Interpolation.LINEAR, k=3, omega_s=omega_s, omega_a=2.0, omega_b=-2.0, temperature=0.8
+    )
 
 
 def objective(fed: SoftMask | None = None, normalisation: Normalisation = Normalisation.MASKED) -> AnswerObjective:

@@ -29,9 +29,12 @@ KINDS = pytest.mark.parametrize("kind", FeedbackKind)
 def decoding(sampler: Sampler = Sampler.MDLM, nfe: int = 12, **changes: Any) -> DecodingSettings:
     settings: dict[str, Any] = {
         "nucleus_p": 0.9,
+        "temperature": 1.0,
         "refresh": Refresh.ON_CHANGE,
         "remask_feedback": RemaskFeedback.PREVIOUS_TOKEN,
         "omega_schedule": OmegaSchedule.CONSTANT,
+        "feedback_from": 0.0,
+        "feedback_until": 1.0,
         "remdm": RemdmSettings(eta=0.1, t_on=0.55, t_off=0.05, alpha_on=0.9),
         "final_t": 1e-5,
         "final_argmax": True,
@@ -236,6 +239,45 @@ def test_with_omega_s_at_zero_the_tokens_are_the_binary_models(sampler: Sampler,
     assert not torch.equal(opened.tokens, binary.tokens)
 
 
+@pytest.mark.parametrize("kind", FeedbackKind)
+@pytest.mark.parametrize(("first", "last"), [(0.0, 0.5), (0.5, 1.0), (0.25, 0.75)])
+def test_only_the_steps_of_the_window_are_fed(
+    first: float, last: float, kind: FeedbackKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, nfe = tiny_mdlm(soft_mask_settings(kind)), 12
+    settings = decoding(nfe=nfe, refresh=Refresh.ALWAYS, feedback_from=first, feedback_until=last)
+    forwards = instrument(model, monkeypatch)
+    run(model, settings, batch=2)
+    inside = [first <= step / nfe < last for step in range(nfe)]
+    inside[0] = False  # there is nothing to feed back yet
+    assert [forward.guesses is not None for forward in forwards][:nfe] == inside
+
+
+def test_without_feedback_at_any_step_the_tokens_and_the_head_rows_are_the_binary_models() -> None:
+    made = [
+        run(model, decoding(nfe=10, feedback_until=0.1), batch=3)[0]
+        for model in (tiny_mdlm(soft_mask_settings()), tiny_mdlm())
+    ]
+    assert torch.equal(made[0].tokens, made[1].tokens) and made[0].head_rows == made[1].head_rows
+
+
+def test_the_temperature_is_of_the_drawn_tokens_and_not_of_the_feedback(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_mdlm(soft_mask_settings())
+    forwards = instrument(model, monkeypatch)
+    run(model, decoding(nfe=20, temperature=0.2, refresh=Refresh.ALWAYS, final_argmax=False), batch=2)
+    for previous, forward in itertools.pairwise(forwards):
+        assert_same(forward.guesses, own_guesses(model, previous, forward.x == MASK))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_tokens_are_drawn_from_the_tempered_distribution(temperature: float) -> None:
+    probs = torch.tensor([0.6, 0.3, 0.1])
+    draws = sample_tokens(probs.log().expand(20_000, 3), 1.0, temperature, torch.Generator().manual_seed(0))
+    tempered = probs ** (1 / temperature)
+    found = draws.bincount(minlength=3) / len(draws)
+    torch.testing.assert_close(found, tempered / tempered.sum(), atol=0.01, rtol=0)
+
+
 def test_two_passes_of_a_binary_model_are_ancestral_sampling() -> None:
     model = tiny_mdlm()
     once, _ = run(model, decoding(Sampler.MDLM), batch=8)
@@ -385,7 +427,7 @@ def test_an_impossible_token_is_never_drawn() -> None:
 def test_rare_tokens_are_drawn_as_often_as_they_should_be() -> None:
     p, n = 1e-3, 200_000
     log_probs = torch.tensor([1 - p, p]).log().expand(n, 2)
-    hits = int(sample_tokens(log_probs, 1.0, torch.Generator().manual_seed(0)).sum())
+    hits = int(sample_tokens(log_probs, 1.0, 1.0, torch.Generator().manual_seed(0)).sum())
     assert abs(hits - n * p) < 4 * (n * p) ** 0.5
 
 
@@ -393,4 +435,4 @@ def test_tokens_are_drawn_with_float64_noise() -> None:
     log_probs = torch.log_softmax(torch.randn(500, 7, generator=torch.Generator().manual_seed(1)), -1)
     noise = torch.rand(500, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     expected = gumbel_argmax(nucleus(log_probs.exp(), 0.9), noise)
-    assert torch.equal(sample_tokens(log_probs, 0.9, torch.Generator().manual_seed(2)), expected)
+    assert torch.equal(sample_tokens(log_probs, 0.9, 1.0, torch.Generator().manual_seed(2)), expected)

@@ -25,7 +25,7 @@ from softmask.backbones.dream_adapter import (
 )
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from tests.softmask.tiny_dream import tiny_dream
 
 IDS = torch.arange(12).reshape(2, 6)
@@ -47,7 +47,7 @@ def adapted(targets: Sequence[str] = PROJECTIONS, dora: bool = True) -> PeftMode
 
 def soft_mask(**changes: Any) -> SoftMask:
     values = {"omega_s": 0.3, "omega_a": 2.5, "omega_b": -1.5, "temperature": 0.7}
-    return SoftMask(kind=FeedbackKind.TOP_K, k=3, **{**values, **changes})
+    return SoftMask(kind=FeedbackKind.TOP_K, interpolation=Interpolation.LINEAR, k=3, **{**values, **changes})
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -103,7 +103,9 @@ def test_omegas_come_back_in_full_precision(
 ) -> None:
     folder = tmp_path_factory.mktemp("adapter")
     for kind in FeedbackKind:
-        saved = SoftMask(kind=kind, k=k, omega_s=s, omega_a=a, omega_b=b, temperature=temperature)
+        saved = SoftMask(
+            kind=kind, interpolation=Interpolation.LINEAR, k=k, omega_s=s, omega_a=a, omega_b=b, temperature=temperature
+        )
         save_adapter(folder, None, saved)
         found = load_adapter(tiny_dream(), folder)
         assert found is not None and (found.kind, found.k) == (kind, k)

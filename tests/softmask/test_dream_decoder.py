@@ -17,7 +17,7 @@ from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.decoding.dream_sampling import draw, perturbed, surest, transfer_share, truncated
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
+from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 from tests.softmask.test_memory_rule import CHUNK, VOCAB, bounded_memory
 from tests.softmask.tiny_dream import MASK, PAD, VOCABULARY, tiny_dream
 
@@ -51,7 +51,9 @@ def decoding(**changes: Any) -> DreamDecoding:
 
 
 def soft_mask(kind: FeedbackKind = FeedbackKind.TOP_K, omega_s: float = 0.9) -> SoftMask:
-    return SoftMask(omega_s=omega_s, omega_a=1.0, omega_b=-3.0, temperature=1.3, kind=kind, k=3)
+    return SoftMask(
+        omega_s=omega_s, omega_a=1.0, omega_b=-3.0, temperature=1.3, kind=kind, interpolation=Interpolation.LINEAR, k=3
+    )
 
 
 def shut() -> SoftMask:

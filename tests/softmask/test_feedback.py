@@ -16,17 +16,23 @@ from softmask.feedback import (
     TopKGuesses,
     concatenate,
     negative_entropy,
+    slerp,
     top_k_guesses,
 )
-from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
+from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 
 LOGITS = st.sampled_from([-1e4, -30.0, -1.0, 0.0, 0.5, 0.5, 2.0, 30.0, 1e4])
 """Ties and extremes are likely."""
 
 
-def soft_mask(kind: FeedbackKind = FeedbackKind.TOP_K, k: int = 3, **changes: float) -> SoftMask:
+def soft_mask(
+    kind: FeedbackKind = FeedbackKind.TOP_K,
+    k: int = 3,
+    interpolation: Interpolation = Interpolation.LINEAR,
+    **changes: float,
+) -> SoftMask:
     settings = {"omega_s": 0.8, "omega_a": 2.0, "omega_b": -1.5, "temperature": 0.7, **changes}
-    return SoftMask(**settings, kind=kind, k=k)
+    return SoftMask(**settings, kind=kind, interpolation=interpolation, k=k)
 
 
 def set_lambda(module: SoftMask, lam: int) -> SoftMask:
@@ -60,7 +66,52 @@ def extreme_rows(draw: st.DrawFn) -> tuple[Tensor, int]:
     return subs_log_probs(torch.tensor(logits).reshape(-1, v), draw(st.integers(0, v - 1))), draw(st.integers(1, v + 2))
 
 
+# Spherical interpolation
+
+
+@given(
+    angle=st.floats(0.05, math.pi - 0.05),
+    lengths=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)),
+    share=st.floats(0, 1),
+)
+def test_the_arc_turns_by_the_share_of_the_angle(angle: float, lengths: tuple[float, float], share: float) -> None:
+    start = torch.tensor([lengths[0], 0.0], dtype=torch.float64)
+    end = torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64) * lengths[1]
+    x, y = slerp(start, end, torch.tensor([[share]], dtype=torch.float64))[0].tolist()
+    assert math.atan2(y, x) == pytest.approx(share * angle, abs=1e-9)
+    assert math.hypot(x, y) == pytest.approx((1 - share) * lengths[0] + share * lengths[1])
+
+
+@pytest.mark.parametrize("times", [1.0, 2.0, -3.0])
+def test_where_there_is_no_arc_it_is_a_line_with_finite_gradients(times: float) -> None:
+    start = torch.tensor([0.6, 0.8], requires_grad=True)
+    share = torch.tensor([[0.25]], requires_grad=True)
+    made = slerp(start, times * start.detach()[None], share)
+    torch.testing.assert_close(made, (0.75 + 0.25 * times) * start[None])
+    made.sum().backward()
+    assert all(x.grad is not None and bool(x.grad.isfinite().all()) for x in (start, share))
+
+
+@pytest.mark.parametrize("kind", FeedbackKind)
+def test_spherical_mixing_follows_the_arc_from_the_mask_to_the_linear_mixture(kind: FeedbackKind) -> None:
+    log_probs, embedding = rows_of_log_probs(6, 9), table(9)
+    guesses: Guesses = full(log_probs) if kind is FeedbackKind.FULL else top_k_guesses(log_probs, 3)
+    module = soft_mask(kind, interpolation=Interpolation.SPHERICAL)
+    lam = module.lam_of(guesses)[:, None]
+    linear = soft_mask(kind)(guesses, embedding, embedding[8])
+    mixture = (linear - (1 - lam) * embedding[8]) / lam
+    torch.testing.assert_close(module(guesses, embedding, embedding[8]), slerp(embedding[8], mixture, lam))
+
+
 # Limits
+
+
+@pytest.mark.parametrize("interpolation", Interpolation)
+def test_a_closed_gate_of_either_interpolation_feeds_the_mask(interpolation: Interpolation) -> None:
+    log_probs, embedding = rows_of_log_probs(6, 9), table(9)
+    closed = set_lambda(soft_mask(interpolation=interpolation), 0)
+    found = closed(top_k_guesses(log_probs, 3), embedding, embedding[8])
+    torch.testing.assert_close(found, embedding[8].expand(6, -1))
 
 
 @pytest.mark.parametrize("kind", FeedbackKind)

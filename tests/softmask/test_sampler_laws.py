@@ -24,7 +24,7 @@ from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.sampling import gumbel_argmax
 from softmask.decoding.transitions import RemdmSettings, Transition, transition
 from softmask.feedback import SoftMask, TopKGuesses
-from softmask.feedback_kinds import FeedbackKind, OmegaSchedule
+from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 
 Array = NDArray[np.float64]
 FINAL_T = 1e-3
@@ -159,9 +159,12 @@ def settings_of(sampler: Sampler, nfe: int, eta: float = 0.15) -> DecodingSettin
         sampler=sampler,
         nfe=nfe,
         nucleus_p=1.0,
+        temperature=1.0,
         refresh=Refresh.ON_CHANGE,
         remask_feedback=RemaskFeedback.MASK,
         omega_schedule=OmegaSchedule.CONSTANT,
+        feedback_from=0.0,
+        feedback_until=1.0,
         remdm=LOOP if sampler is Sampler.REMDM_LOOP else replace(LOOP, eta=eta),
         final_t=FINAL_T,
         final_argmax=False,
@@ -216,7 +219,15 @@ def test_forwards_at_every_step_leave_the_law_as_it_is(toy: Toy) -> None:
 
 @TOY
 def test_two_passes_sample_from_the_second(toy: Toy) -> None:
-    soft_mask = SoftMask(omega_s=0.5, omega_a=1.0, omega_b=-1.0, temperature=1.0, kind=FeedbackKind.TOP_K, k=toy.v)
+    soft_mask = SoftMask(
+        omega_s=0.5,
+        omega_a=1.0,
+        omega_b=-1.0,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=toy.v,
+    )
     settings = settings_of(Sampler.MDLM_TWO_PASS, 4)
     observed = counts(toy, settings, 0, soft_mask)
     sharpened = toy.posterior() ** 2
@@ -253,7 +264,7 @@ def change_transition(change: Callable[[Transition], Transition]) -> Break:
 def correlate_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """The positions of a sequence share their noise."""
 
-    def sample(log_probs: Tensor, p: float, generator: torch.Generator) -> Tensor:
+    def sample(log_probs: Tensor, p: float, temperature: float, generator: torch.Generator) -> Tensor:
         uniform = torch.rand(len(log_probs), log_probs.shape[-1], generator=generator, dtype=torch.float64)
         return gumbel_argmax(log_probs.exp(), uniform[torch.arange(len(log_probs)) // 2])
 
@@ -261,7 +272,7 @@ def correlate_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def take_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "sample_tokens", lambda log_probs, p, generator: log_probs.argmax(-1))
+    monkeypatch.setattr(decoder, "sample_tokens", lambda log_probs, *_: log_probs.argmax(-1))
 
 
 def forget_to_refresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from softmask.backbones.dit import Mdlm, MdlmConfig
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 
 MASK = 8
 """Mask token of `tiny_mdlm` unless told otherwise: the last of nine."""
@@ -14,9 +14,15 @@ SCALES = {"vocab_embed": 1.0, "sigma_map": 0.02, "norm": 0.1, "adaLN_modulation"
 """Part of a parameter's name -> scale of its noise; so chosen that the context decides, with moderate confidence."""
 
 
-def soft_mask_settings(kind: FeedbackKind = FeedbackKind.TOP_K, k: int = 3, **changes: float) -> dict[str, Any]:
-    """Arguments of a `SoftMask` whose gate is well open."""
-    return {"omega_s": 0.8, "omega_a": 2.0, "omega_b": -1.5, "temperature": 0.7, **changes, "kind": kind.value, "k": k}
+def soft_mask_settings(
+    kind: FeedbackKind = FeedbackKind.TOP_K,
+    k: int = 3,
+    interpolation: Interpolation = Interpolation.LINEAR,
+    **changes: float,
+) -> dict[str, Any]:
+    """Arguments of a `SoftMask` whose gate is well open, as JSON has them."""
+    omegas = {"omega_s": 0.8, "omega_a": 2.0, "omega_b": -1.5, "temperature": 0.7, **changes}
+    return {**omegas, "kind": kind.value, "k": k, "interpolation": interpolation.value}
 
 
 def tiny_mdlm(

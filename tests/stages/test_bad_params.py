@@ -173,8 +173,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "null for a section": ({"compute": None}, f"compute: null is wrong; expected {COMPUTE}"),
     "a number for a section that may be null": (
         {SOFT_MASK: 3},
-        f"{SOFT_MASK}: 3 is wrong; expected a section with p_sm, kind, k, omega_s, omega_a, omega_b, temperature, "
-        "omega_learning_rate, or null",
+        f"{SOFT_MASK}: 3 is wrong; expected a section with p_sm, kind, k, interpolation, omega_s, omega_a, omega_b, "
+        "temperature, omega_learning_rate, or null",
     ),
     "letters where a number or null may be": (
         {"corpus.hub.documents": "all"},
@@ -288,7 +288,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown device": ({"compute.device": "gpu"}, "compute.device: 'gpu' is wrong; expected 'cpu' or 'cuda'"),
     "an unknown budget": (
         {"arms.settings.binary.budget": "all"},
-        "arms.settings.binary.budget: 'all' is wrong; expected 'same_updates', 'half' or 'expected_forwards'",
+        "arms.settings.binary.budget: 'all' is wrong; expected 'same_updates', 'half', 'expected_forwards' or 'none'",
     ),
     "a branch for a dataset's commit": (
         {"corpus.hub.revision": "main"},

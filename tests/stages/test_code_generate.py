@@ -22,7 +22,7 @@ from softmask.backbones.dream_checkpoint import save_dream
 from softmask.decoding import dream_decoder
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from stages.code_generate import STAGE
 from tests.softmask.tiny_chat import IDS, write_published_tokenizer
 from tests.softmask.tiny_dream import tiny_dream
@@ -81,7 +81,15 @@ def write(root: Path, **changes: Any) -> Path:
     model = tiny_dream(vocab_size=tokenizer.size, max_position_embeddings=512, **special)
     save_dream(model, family / "base/model")
     save_adapter(family / "base/adapter", None, None)
-    soft_mask = SoftMask(omega_s=0.9, omega_a=2.0, omega_b=-4.0, temperature=1.0, kind=FeedbackKind.TOP_K, k=3)
+    soft_mask = SoftMask(
+        omega_s=0.9,
+        omega_a=2.0,
+        omega_b=-4.0,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=3,
+    )
     save_adapter(family / "sm-1/adapter", None, soft_mask)
     problems = root / "data/code/problems"
     problems.mkdir(parents=True)

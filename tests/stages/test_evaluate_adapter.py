@@ -14,7 +14,7 @@ from softmask.backbones.dream_checkpoint import load_dream
 from softmask.decoding.dream_decoder import decode
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
-from softmask.feedback_kinds import FeedbackKind
+from softmask.feedback_kinds import FeedbackKind, Interpolation
 from stages import code_generate, code_score
 from stages.evaluate_adapter import REPORTS, evaluate, others, table
 from tests.stages.test_code_generate import cell, write
@@ -44,7 +44,15 @@ def adapter(folder: Path, soft: bool = True) -> Path:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator)
-    soft_mask = SoftMask(omega_s=0.9, omega_a=2.0, omega_b=-4.0, temperature=1.0, kind=FeedbackKind.TOP_K, k=3)
+    soft_mask = SoftMask(
+        omega_s=0.9,
+        omega_a=2.0,
+        omega_b=-4.0,
+        temperature=1.0,
+        kind=FeedbackKind.TOP_K,
+        interpolation=Interpolation.LINEAR,
+        k=3,
+    )
     save_adapter(folder, model, soft_mask if soft else None)
     return folder
 

@@ -43,7 +43,15 @@ TRAINING: dict[str, Any] = {
 }
 ADAPTER = {"rank": 2, "alpha": 2, "dropout": 0.0, "targets": ["q_proj", "k_proj", "v_proj", "o_proj"], "dora": True}
 SOFT_MASK = {
-    **{"p_sm": 0.5, "kind": "top_k", "k": 3, "omega_s": 0.5, "omega_a": 3.0, "omega_b": -1.5},
+    **{
+        "p_sm": 0.5,
+        "kind": "top_k",
+        "k": 3,
+        "interpolation": "linear",
+        "omega_s": 0.5,
+        "omega_a": 3.0,
+        "omega_b": -1.5,
+    },
     **{"temperature": 1.0, "omega_learning_rate": 0.05},
 }
 ARMS = {

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from softmask.loss_kinds import Normalisation
-from stages.params.arms import ArmParams, name_problems
+from stages.params.arms import ArmParams, Budget, name_problems
 from stages.params.section import Section, Seed
 from stages.params.training import RunParams
 
@@ -110,3 +110,9 @@ class CodeArmsParams(Section):
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
         yield from name_problems(self.names, self.settings, "code.arms.settings")
+        for name in self.names:
+            if name in self.settings and self.settings[name].budget is Budget.NONE:
+                yield (
+                    f"settings.{name}.budget 'none' is for arms of the language study; expected a finetuning's budget "
+                    "(for training-free feedback on a Dream base: python -m stages.evaluate_adapter)"
+                )
