@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.table import Measured, alternate
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.decoding.dream_decoder import decode
-from softmask.decoding.dream_head import pieces
+from softmask.diffusion import pieces
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.feedback import SoftMask, concatenate, negative_entropy, top_k_guesses

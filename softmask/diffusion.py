@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+PIECE = 2**19
+"""Numbers a piece: 2 MiB in float32."""
 Head = Callable[[Tensor], Tensor]
 """Hidden rows `[m, H]` -> logits `[m, V]`."""
 
@@ -71,11 +73,30 @@ def subs_log_probs(logits: Tensor, mask_token_id: int) -> Tensor:
     return F.log_softmax(logits.index_fill(-1, column, float("-inf")), dim=-1)
 
 
+def pieces(rows: Tensor) -> tuple[Tensor, ...]:
+    """`rows` `[m, V]` in pieces that stay in a CPU's cache; elsewhere in one piece.
+
+    What is computed of them needs several temporaries of their size, which are fast only in memory that is still warm
+    (entropies of 256 rows of GPT-2's vocabulary: 0.02 s in pieces of 10 rows, 0.1 s in one; of 512 rows of Dream's:
+    0.13 s in pieces of 4 rows, 1.0 s in one of 64 or 512).
+    """
+    if rows.device.type != "cpu":
+        return (rows,)
+    parts: tuple[Tensor, ...] = rows.split(max(1, PIECE // rows.shape[-1]))
+    return parts
+
+
+@torch.no_grad()
 def log_prob_chunks(hidden: Tensor, head: Head, mask_token_id: int, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """`(rows, log_probs [m, V])` over chunks of `hidden` `[M, H]`: the only place where logits become probabilities."""
-    for start in range(0, len(hidden), chunk):
-        rows = slice(start, min(start + chunk, len(hidden)))
-        yield rows, subs_log_probs(head(hidden[rows]), mask_token_id)
+    """`(rows, log_probs [m, V])` over all of `hidden` `[M, H]`, without gradients: the head in chunks, its output in
+    pieces, each the same as `subs_log_probs` gives."""
+    start = 0
+    for part in hidden.split(chunk):
+        logits = head(part).float()
+        logits[:, mask_token_id] = float("-inf")
+        for piece in pieces(logits):
+            yield slice(start, start + len(piece)), F.log_softmax(piece, dim=-1)
+            start += len(piece)
 
 
 class _ChunkedNll(torch.autograd.Function):

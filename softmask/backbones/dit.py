@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from softmask.diffusion import subs_log_probs
+from softmask.diffusion import log_prob_chunks, subs_log_probs
 from softmask.errors import InputError
 from softmask.feedback import FullGuesses, Guesses, SoftMask, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind, Interpolation
@@ -271,8 +271,8 @@ class Mdlm(PreTrainedModel):
         rows = rows.detach()
         if self.soft_mask.kind is FeedbackKind.FULL:
             return FullGuesses(rows, self.log_probs, chunk)
-        with torch.no_grad():
-            return concatenate([top_k_guesses(self.log_probs(part), self.soft_mask.k) for part in rows.split(chunk)])
+        parts = log_prob_chunks(rows, self.backbone.head, int(self.config.mask_token_id), chunk)
+        return concatenate([top_k_guesses(log_probs, self.soft_mask.k) for _, log_probs in parts])
 
     def forward(self, x_t: Tensor, guesses: Guesses | None = None) -> Tensor:
         """Logits `[B, L, V]` of every position: for parity tests and small models; nothing in the pipeline calls it."""

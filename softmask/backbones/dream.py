@@ -5,6 +5,7 @@ Parameter names are the published checkpoints'. The token at position i is predi
 losses, decoding or noise.
 """
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, apply_rotary_pos_emb
 
+from softmask.diffusion import pieces
 from softmask.feedback import FullGuesses, Guesses, SoftMask, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind
 
@@ -221,13 +223,18 @@ class DreamModel(PreTrainedModel):
         """Shifted hidden `rows` `[m, H]` -> float32 normalised log-probabilities `[m, V]`; the mask token has one."""
         return F.log_softmax(self.lm_head(rows).float(), dim=-1)
 
+    def log_prob_pieces(self, rows: Tensor, chunk: int) -> Iterator[Tensor]:
+        """Log-probabilities of all `rows` `[M, H]`, in order: the head in chunks, its output in pieces."""
+        for part in rows.split(chunk):
+            yield from pieces(self.log_probs(part))
+
     def guesses(self, rows: Tensor, soft_mask: SoftMask, chunk: int) -> Guesses:
         """The feedback that shifted hidden `rows` `[M, H]` of masked positions leave, computed in chunks, detached."""
         rows = rows.detach()
         if soft_mask.kind is FeedbackKind.FULL:
             return FullGuesses(rows, self.log_probs, chunk)
         with torch.no_grad():
-            return concatenate([top_k_guesses(self.log_probs(part), soft_mask.k) for part in rows.split(chunk)])
+            return concatenate([top_k_guesses(piece, soft_mask.k) for piece in self.log_prob_pieces(rows, chunk)])
 
     def forward(
         self,

@@ -189,15 +189,16 @@ class _Run:
         if bool(rows.any()):
             self._forward(rows)
         stay = (self.x == self.mask_id) & rows[:, None] & ~unmask & self._keeps_guesses
-        where = unmask | stay if self._top_k else unmask  # full feedback is computed anew from the hidden states
-        hidden, chosen, kept = self._hidden[where], [], []
-        takes_token = unmask[where]
+        hidden, chosen, kept = self._hidden[unmask], [], []
+        takes_token = len(hidden)
+        if self._keeps_guesses and self._top_k:  # full feedback is computed anew from the hidden states
+            hidden = torch.cat([hidden, self._hidden[stay]])
         for part, log_probs in log_prob_chunks(hidden, self.model.backbone.head, self.mask_id, self._chunk):
-            chosen.append(choose(log_probs[takes_token[part]]))
-            if self._keeps_guesses and self._top_k:
-                kept.append(top_k_guesses(log_probs[~takes_token[part]], self._indices.shape[-1]))
+            takes = max(0, takes_token - part.start)
+            chosen.append(choose(log_probs[:takes]))
+            kept.append(top_k_guesses(log_probs[takes:], self._indices.shape[-1]))
         self.head_rows += len(hidden)
-        if kept:
+        if len(hidden) > takes_token:
             guesses = concatenate(kept)
             self._indices[stay], self._log_probs[stay] = guesses.indices, guesses.log_probs
             self._neg_entropy[stay] = guesses.neg_entropy

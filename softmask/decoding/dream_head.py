@@ -3,7 +3,6 @@
 Rows in, rows out; knows nothing of sequences, blocks or caches.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,9 +15,6 @@ from softmask.decoding.dream_sampling import Choice, choose
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.feedback import FullGuesses, Guesses, SoftMask, TopKGuesses, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind
-
-PIECE = 2**19
-"""Numbers a piece: 2 MiB in float32."""
 
 
 class Reading(NamedTuple):
@@ -56,7 +52,7 @@ def read(
     choices: list[Choice] = []
     kept: list[TopKGuesses] = []
     start = done = 0
-    for log_probs in _log_probs(model, rows, settings.head_chunk):
+    for log_probs in model.log_prob_pieces(rows, settings.head_chunk):
         if keeps and soft_mask is not None:
             kept.append(top_k_guesses(log_probs, soft_mask.k))
         chosen = log_probs[takes[start : start + len(log_probs)]]
@@ -68,24 +64,6 @@ def read(
         return Reading(choice, concatenate(kept), len(rows))
     guesses = None if soft_mask is None else FullGuesses(hidden, model.log_probs, settings.head_chunk)
     return Reading(choice, guesses, len(rows))
-
-
-def pieces(log_probs: Tensor) -> tuple[Tensor, ...]:
-    """`log_probs` `[m, V]` in pieces of rows that stay in a CPU's cache; elsewhere in one piece.
-
-    What is computed of them needs several temporaries of their size, which are fast only in memory that is still warm
-    (entropies of 512 rows of Dream's vocabulary: 0.13 s in pieces of 4 rows, 1.0 s in one of 64 or 512).
-    """
-    if log_probs.device.type != "cpu":
-        return (log_probs,)
-    parts: tuple[Tensor, ...] = log_probs.split(max(1, PIECE // log_probs.shape[-1]))
-    return parts
-
-
-def _log_probs(model: DreamModel, rows: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Log-probabilities of all `rows` `[m, H]`, in order: the head in chunks, its output in pieces."""
-    for part in rows.split(chunk):
-        yield from pieces(model.log_probs(part))
 
 
 def _choose(log_probs: Tensor, first: Tensor, uniform: Tensor | None, settings: DreamDecoding) -> Choice:

@@ -44,9 +44,9 @@ def batch_nll(model: Mdlm, x0: Tensor, x_t: Tensor, head_chunk: int) -> BatchNll
     nll, entropy, kept = [], [], []
     for part, log_probs in log_prob_chunks(rows, model.backbone.head, mask_id, head_chunk):
         nll.append(-log_probs.gather(-1, targets[part, None]).squeeze(-1))
-        entropy.append(-negative_entropy(log_probs))
         if soft_mask is not None and top_k:
             kept.append(top_k_guesses(log_probs, soft_mask.k))
+        entropy.append(-(kept[-1].neg_entropy if kept else negative_entropy(log_probs)))
     binary, entropies = torch.cat(nll), torch.cat(entropy)
     if soft_mask is None:
         return BatchNll(binary, None, None, entropies)

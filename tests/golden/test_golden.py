@@ -302,9 +302,16 @@ def shortest(value: Tensor) -> float:
     return float(str(np.float32(value.item())))
 
 
+def nucleus_of(golden: Golden) -> Tensor:
+    """Our nucleus of a step `[B, L, V]`."""
+    probs = golden["log_probs"].exp()
+    kept, indices = nucleus(probs, golden.settings["nucleus_p"])
+    return torch.zeros_like(probs).scatter(-1, indices, kept)
+
+
 def test_nucleus(sampler_file: Path) -> None:
     golden = read(sampler_file)
-    ours = nucleus(golden["log_probs"].exp(), golden.settings["nucleus_p"])
+    ours = nucleus_of(golden)
     assert_log_probs(ours, golden["probs_nucleus"])
     assert torch.equal(ours > 0, golden["probs_nucleus"] > 0)
 
@@ -317,7 +324,7 @@ def step_weights(golden: Golden) -> tuple[Tensor, bool]:
     mask_id = settings["mask_token_id"]
     is_masked = (golden["x"] == mask_id)[..., None]
     moves = torch.where(is_masked, step.unmask, 1 - step.remask).double()
-    weights = nucleus(golden["log_probs"].exp(), settings["nucleus_p"]).double() * moves
+    weights = nucleus_of(golden).double() * moves
     weights[..., mask_id] = 1 - moves[..., 0]
     return weights, step.remask == 0
 

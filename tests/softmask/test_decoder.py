@@ -14,7 +14,7 @@ from torch import Tensor
 from softmask.backbones.dit import Mdlm
 from softmask.decoding.decoder import DecodingSettings, Generated, StepView, generate, times
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
-from softmask.decoding.sampling import gumbel_argmax, nucleus, sample_tokens
+from softmask.decoding.sampling import CANDIDATES, gumbel_argmax, nucleus, sample_tokens
 from softmask.decoding.transitions import RemdmSettings
 from softmask.diffusion import subs_log_probs
 from softmask.feedback import FullGuesses, Guesses, TopKGuesses, top_k_guesses
@@ -404,10 +404,29 @@ def test_times_run_evenly_from_one_to_the_final_time() -> None:
 # Drawing
 
 
+def dense_nucleus(probs: Tensor, p: float) -> Tensor:
+    kept, indices = nucleus(probs, p)
+    return torch.zeros_like(probs).scatter(-1, indices, kept)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 3.0, 10.0], ids=["flat", "wide", "narrow", "sharp"])
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_all_tokens_sorted(sharpness: float) -> None:
+    logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    probs = torch.softmax(sharpness * logits, -1)
+    ordered, indices = probs.sort(-1, descending=True)
+    inside = ordered.cumsum(-1) <= 0.9
+    inside[:, 0] = True
+    expected = torch.zeros_like(probs).scatter(-1, indices, ordered * inside)
+    found = dense_nucleus(probs, 0.9)
+    assert torch.equal(found > 0, expected > 0)
+    torch.testing.assert_close(found, expected / expected.sum(-1, keepdim=True))
+    assert (int(inside.sum(-1).max()) > CANDIDATES) == (sharpness < 3)  # both ways are tried
+
+
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(0, 99), st.sampled_from([0.05, 0.5, 0.9, 1.0]))
 def test_the_nucleus_keeps_the_likeliest_tokens_up_to_p(m: int, v: int, seed: int, p: float) -> None:
     probs = torch.softmax(3 * torch.randn(m, v, generator=torch.Generator().manual_seed(seed)), -1)
-    kept = nucleus(probs, p)
+    kept = dense_nucleus(probs, p)
     torch.testing.assert_close(kept.sum(-1), torch.ones(m))
     for before, after in zip(probs.tolist(), kept.tolist(), strict=True):
         inside = [a for a, b in zip(before, after, strict=True) if b > 0]
@@ -434,5 +453,5 @@ def test_rare_tokens_are_drawn_as_often_as_they_should_be() -> None:
 def test_tokens_are_drawn_with_float64_noise() -> None:
     log_probs = torch.log_softmax(torch.randn(500, 7, generator=torch.Generator().manual_seed(1)), -1)
     noise = torch.rand(500, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    expected = gumbel_argmax(nucleus(log_probs.exp(), 0.9), noise)
+    expected = gumbel_argmax(dense_nucleus(log_probs.exp(), 0.9), noise)
     assert torch.equal(sample_tokens(log_probs, 0.9, 1.0, torch.Generator().manual_seed(2)), expected)
