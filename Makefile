@@ -69,7 +69,7 @@ format: env ## Mend style and formatting
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: env ## Measure ratios of times (BENCH=training, flows, lineage, decoding or stages; decoding takes minutes and 7 GiB)
+bench: env ## Measure the speed of MDLM's steps and of packing (or BENCH=training, flows, lineage, decoding or stages)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 lock: env ## Resolve both lock files from pyproject.toml again (LOCK_OPTIONS=--upgrade for newer versions)

@@ -4,24 +4,19 @@ Random weights: times and memory do not depend on their values. All ratios are o
 """
 
 import gc
-import json
-import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.table import Measured, alternate
+from benchmarks.table import Cost, Measured, alternate, peak_mib
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.decoding.dream_decoder import decode
-from softmask.diffusion import pieces
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.decoding.dream_settings import DreamDecoding
+from softmask.diffusion import pieces
 from softmask.feedback import SoftMask, concatenate, negative_entropy, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 
@@ -71,16 +66,9 @@ def mixing() -> list[Measured]:
     ]
     torch.testing.assert_close(tasks[0](), tasks[1](), atol=1e-3, rtol=1e-3)
     sparse, dense = alternate(tasks, REPEATS)
-    small, large = (_peak(task) / 2**20 for task in tasks)
+    small, large = map(peak_mib, tasks)
     shapes = f"length {LENGTH}, vocabulary {VOCABULARY:,}, hidden {HIDDEN:,}, k = {K}, float32, all masked"
-    return [
-        Measured(
-            "mixing: dense / sparse, time", dense / sparse, "x", ">= 10", f"{shapes}; {dense:.2f} s, {sparse:.2f} s"
-        ),
-        Measured(
-            "mixing: dense / sparse, memory", large / small, "x", "", f"{large:,.0f} MiB, {small:,.0f} MiB at once"
-        ),
-    ]
+    return [Measured("Dream mixing, sparse", Cost(sparse, small), "dense", Cost(dense, large), 0.1, shapes)]
 
 
 def step() -> list[Measured]:
@@ -94,18 +82,12 @@ def step() -> list[Measured]:
     binary, soft, trunk = alternate(tasks, TURNS)
     binary, soft = binary / STEPS, soft / STEPS
     others = trunk * (DREAM_LAYERS - LAYERS) / LAYERS
-    how = f"{STEPS} steps over {RESPONSE} tokens after {PROMPT}, mean; float32"
+    measured = f"{STEPS} steps over {RESPONSE} tokens after {PROMPT}, mean; float32"
+    extrapolated = f"{DREAM_LAYERS - LAYERS} more layers of {trunk / LAYERS:.2f} s each, measured on {LAYERS}"
+    steps = ((LAYERS, 0.0, None, measured), (DREAM_LAYERS, others, 1.03, extrapolated))
     return [
-        Measured(
-            f"step of {LAYERS} layers: SM / binary", soft / binary, "x", "", f"{how}; {soft:.2f} s, {binary:.2f} s"
-        ),
-        Measured(
-            f"step of {DREAM_LAYERS} layers: SM / binary",
-            (soft + others) / (binary + others),
-            "x",
-            "<= 1.03",
-            f"extrapolated: {DREAM_LAYERS - LAYERS} more layers of {trunk / LAYERS:.2f} s each, measured on {LAYERS}",
-        ),
+        Measured(f"Dream step SM, {n} layers", Cost(soft + more), "binary step", Cost(binary + more), at_most, how)
+        for n, more, at_most, how in steps
     ]
 
 
@@ -117,13 +99,12 @@ def caches() -> list[Measured]:
         modes = [CacheMode.NONE, CacheMode.PREFIX, CacheMode.DUAL]
         every = [replace(_settings(MEDIUM_STEPS), cache=mode, block_length=BLOCK) for mode in modes]
         tasks = [partial(_decode, model, soft_mask, MEDIUM_PROMPT, MEDIUM_RESPONSE, how) for how in every]
-        none, *cached = (MEDIUM_RESPONSE / seconds for seconds in alternate(tasks, REPEATS))
-        for mode, speed in zip(modes[1:], cached, strict=True):
-            note = (
-                f"{speed:.1f} and {none:.1f} tokens/s; {size:.0f}M parameters, blocks of {BLOCK}, {MEDIUM_STEPS} steps"
-            )
-            aim = ">= 3" if mode is CacheMode.DUAL else ""
-            rows.append(Measured(f"{name}: {mode} cache / none, tokens/s", speed / none, "x", aim, note))
+        none, *cached = alternate(tasks, REPEATS)
+        note = f"{MEDIUM_RESPONSE} tokens in {MEDIUM_STEPS} steps; {size:.0f}M parameters, blocks of {BLOCK}"
+        for mode, seconds in zip(modes[1:], cached, strict=True):
+            at_most = 1 / 3 if mode is CacheMode.DUAL else None
+            against = f"{name} decode, no cache"
+            rows.append(Measured(f"{name} decode, {mode} cache", Cost(seconds), against, Cost(none), at_most, note))
     return rows
 
 
@@ -195,19 +176,3 @@ def _decode(
     model: DreamModel, soft_mask: SoftMask | None, prompt: int, response: int, settings: DreamDecoding
 ) -> Tensor:
     return decode(model, soft_mask, [list(range(prompt))], response, settings, [torch.Generator()]).tokens
-
-
-def _peak(task: Callable[[], object]) -> int:
-    """Bytes that `task` holds at once beyond what there was before, by torch's own account."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        task()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        record.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
-    held = most = 0
-    for _, size in sorted(changes, key=lambda change: change[0]):
-        held += size
-        most = max(most, held)
-    return most

@@ -17,7 +17,7 @@ from dvc.utils.hydra import compose_and_dump
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from benchmarks.table import Measured
+from benchmarks.table import Cost, Measured
 from pipelines.serve import HOST, environment, serving
 
 PORT = 4299
@@ -61,8 +61,15 @@ def _chain(folder: Path) -> list[Measured]:
     warm = [_seconds(lambda: _run(plain, "dvc", "repro")), _seconds(lambda: _flow(flow))]
     how = f"{STAGES} stages without work, one after another"
     return [
-        Measured("added by the flow, a stage that runs", (cold[1] - cold[0]) / STAGES, "s", "< 1", _note(how, cold)),
-        Measured("added by the flow, nothing to do", warm[1] - warm[0], "s", "", _note(how, warm)),
+        Measured(
+            "added by the flow, a stage that runs",
+            Cost((cold[1] - cold[0]) / STAGES),
+            "a second",
+            Cost(1.0),
+            1.0,
+            _note(how, cold),
+        ),
+        Measured("added by the flow, nothing to do", Cost(warm[1] - warm[0]), note=_note(how, warm)),
     ]
 
 
@@ -72,9 +79,9 @@ def _arms(folder: Path, size: str, overrides: tuple[str, ...]) -> Measured:
     serial, parallel = _clone(folder / "serial", *overrides), folder / "parallel"
     _run(serial, "dvc", "repro", "base")
     shutil.copytree(serial, parallel, symlinks=True)
-    times = [_seconds(lambda: _run(serial, "dvc", "repro", *ARMS)), _seconds(lambda: _flow(parallel, *ARMS))]
-    note = _note("one thread each", times)
-    return Measured(f"two arms ({size}), two workers / serial", times[1] / times[0], "x", "<= 0.65", note)
+    one = _seconds(lambda: _run(serial, "dvc", "repro", *ARMS))
+    two = _seconds(lambda: _flow(parallel, *ARMS))
+    return Measured(f"two arms ({size}), two workers", Cost(two), "dvc repro", Cost(one), 0.65, "one thread each")
 
 
 def _note(how: str, times: list[float]) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.table import Measured
+from benchmarks.table import Cost, Measured
 from stages.files import read_json
 
 FOLDERS = ("data", "models", "reports")
@@ -11,4 +11,4 @@ FOLDERS = ("data", "models", "reports")
 def measure() -> list[Measured]:
     """Seconds of every stage instance, in the order of their files."""
     files = [file for folder in FOLDERS for file in sorted(Path(folder).glob("**/run.json"))]
-    return [Measured(run["stage"], run["seconds"], "s", note=run["started"]) for run in map(read_json, files)]
+    return [Measured(run["stage"], Cost(run["seconds"]), note=run["started"]) for run in map(read_json, files)]

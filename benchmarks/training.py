@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.table import Measured, alternate
+from benchmarks.table import Cost, Measured, alternate
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.backbones.dream_adapter import AdapterSettings, add_adapter
 from softmask.feedback import SoftMask
@@ -56,14 +56,15 @@ def measure() -> list[Measured]:
         for objective, two_pass in zip(objectives, (False, True), strict=True)
     ]
     binary, soft = alternate(tasks, REPEATS, WARM_UP)
-    expected = (P_SM * soft + (1 - P_SM) * binary) / binary
+    expected = P_SM * soft + (1 - P_SM) * binary
     size = sum(parameter.numel() for parameter in objectives[0].model.parameters()) / 1e6
     shapes = f"{size:.1f}M parameters, {BATCH} x {PROMPT + RESPONSE} tokens and their fill"
+    against = "Dream binary step"
     return [
-        Measured("training step: binary", 1000 * binary, "ms", "", shapes),
-        Measured("training step: SM, both passes", 1000 * soft, "ms", "", f"{shapes}, k = {K}"),
-        Measured("training step: SM / binary", soft / binary, "x", "", "a step with both passes"),
-        Measured(f"training: SM / binary at p_sm {P_SM}", expected, "x", "", f"a share of {P_SM} has both passes"),
+        Measured("Dream training step SM", Cost(soft), against, Cost(binary), note=f"{shapes}; k = {K}, both passes"),
+        Measured(
+            f"Dream training step, p_sm {P_SM}", Cost(expected), against, Cost(binary), note="mean of both, by p_sm"
+        ),
     ]
 
 
