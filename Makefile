@@ -46,10 +46,12 @@ repro: env ## Run the pipeline on params.yaml; read reports/report.html afterwar
 serve: env ## Start a Prefect server, workers and the deployments, on loopback, until Ctrl-C
 	@$(BIN)/python -m pipelines.serve
 
-params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, paper, paper_scratch or your own)
+params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, study, paper or your own; EXPERIMENT=k or none)
+	@test -z '$(EXPERIMENT)' -o -f 'conf/experiments/$(EXPERIMENT).yaml' || { echo "error: there is no conf/experiments/$(EXPERIMENT).yaml" >&2; exit 2; }
 	@test -f conf/profile/$(PROFILE).yaml || { echo "error: there is no conf/profile/$(PROFILE).yaml" >&2; exit 2; }
 	@$(BIN)/python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump; compose_and_dump( \
-	    'params.yaml', str(Path('conf').resolve()), None, 'config', 'hydra_plugins', ['profile=$(PROFILE)'])"
+	    'params.yaml', str(Path('conf').resolve()), None, 'config', 'hydra_plugins', \
+	    ['profile=$(PROFILE)', 'experiments=$(or $(EXPERIMENT),null)'])"
 
 graph: env ## Bring the code dependencies in dvc.yaml up to date with the imports
 	@$(BIN)/python -m stages.graph --write

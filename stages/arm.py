@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from softmask.backbones.dit import Mdlm, MdlmConfig, read
+from softmask.backbones.passes import BACKWARD
 from softmask.diffusion import LogLinear
 from softmask.evaluation.noise import EvaluationNoise
 from softmask.tokens import PackedTokens
@@ -54,7 +55,7 @@ def run(context: Context[Params]) -> None:
         label=f"{context.axes['arm']}-{context.axes['seed']}",
         objective=objective.to(device),
         training=params.training,
-        steps=params.arm.steps(params.training.steps),
+        steps=params.arm.steps(params.training.steps, BACKWARD),
         seed=seed,
         p_sm=0.0 if soft_mask is None else soft_mask.p_sm,
         omega_learning_rate=None if soft_mask is None else soft_mask.omega_learning_rate,

@@ -137,6 +137,11 @@ def _evaluation(context: Context[Any], training: AnswerTrainingParams, chats: Ch
     return evaluation_batches(validation, noise, params.examples, params.batch_size)
 
 
+def backward_cost(training: AnswerTrainingParams, frozen: bool) -> int:
+    """What a backward pass costs, in forwards; with gradient checkpointing it makes one anew."""
+    return (BACKWARD_FROZEN if frozen else BACKWARD) + training.gradient_checkpointing
+
+
 def costs(
     config: DreamConfig, collator: AnswerCollator, training: AnswerTrainingParams, stream: AnswerStream, frozen: bool
 ) -> Mapping[str, int]:
@@ -149,7 +154,6 @@ def costs(
     length, answer = stream.mean_length, stream.mean_answer
     forward = sequences * (trunk_flops(config, round(length), round(length)) + head_flops(config, round(answer / 2)))
     forwards = collator.forwards(micro_batches)
-    backward = (BACKWARD_FROZEN if frozen else BACKWARD) + training.gradient_checkpointing
-    flops = forward * (forwards + backward * micro_batches)
+    flops = forward * (forwards + backward_cost(training, frozen) * micro_batches)
     tokens = round(length * sequences * micro_batches)
     return dict(zip(COSTS, (training.steps, forwards, micro_batches, flops, tokens), strict=True))

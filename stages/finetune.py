@@ -11,7 +11,7 @@ from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
 from stages.component import Context, Stage, StageParams, seed_of
 from stages.compute import set_up
-from stages.dream_training import AnswerJob, train
+from stages.dream_training import AnswerJob, backward_cost, train
 from stages.launch import in_processes
 from stages.params.arms import ArmParams
 from stages.params.code.finetuning import FinetuningParams
@@ -51,7 +51,7 @@ def run(context: Context[Params]) -> None:
         label="-".join(context.axes.values()),
         objective=objective.to(device),
         training=training,
-        steps=params.arm.steps(training.steps),
+        steps=params.arm.steps(training.steps, backward_cost(training, frozen=True)),
         seed=seed,
         p_sm=0.0 if settings is None else settings.p_sm,
         omega_learning_rate=None if settings is None else settings.omega_learning_rate,

@@ -22,6 +22,8 @@ class Budget(StrEnum):
     """Half of them (paper: iso-compute)."""
     EXPECTED_FORWARDS = "expected_forwards"
     """steps / (1 + p_sm): the same expected number of forwards as a binary arm."""
+    EXPECTED_FLOPS = "expected_flops"
+    """The same expected number of FLOPs as a binary arm, whose steps have the same backward pass."""
     NONE = "none"
     """No training: the base with the soft mask at its initial values (training-free feedback)."""
 
@@ -39,14 +41,22 @@ class ArmParams(Section):
         if self.budget is Budget.NONE and self.soft_mask is None:
             yield "budget 'none' with soft_mask null is the base; expected a soft mask"
 
-    def steps(self, steps: int) -> int:
-        """This arm's optimizer steps."""
+    def steps(self, steps: int, backward: int) -> int:
+        """This arm's optimizer steps.
+
+        Args:
+            steps: that all arms share.
+            backward: cost of a step's backward pass, in forwards.
+        """
         if self.budget is Budget.NONE:
             return 0
         if self.budget is Budget.HALF:
             return max(1, steps // 2)
-        if self.budget is Budget.EXPECTED_FORWARDS and self.soft_mask is not None:
-            return max(1, round(steps / (1 + self.soft_mask.p_sm)))
+        p_sm = 0.0 if self.soft_mask is None else self.soft_mask.p_sm
+        if self.budget is Budget.EXPECTED_FORWARDS:
+            return max(1, round(steps / (1 + p_sm)))
+        if self.budget is Budget.EXPECTED_FLOPS:
+            return max(1, round(steps * (1 + backward) / (1 + p_sm + backward)))
         return steps
 
 

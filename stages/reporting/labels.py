@@ -10,6 +10,7 @@ ARM_LABELS = {
     "binary": "binary",
     "sm_iso_update": "SM iso-update",
     "sm_iso_compute": "SM iso-compute",
+    "sm_iso_flops": "SM iso-FLOPs",
 }
 PATH_LABELS = {NllPath.BINARY: "one pass, no feedback", NllPath.TWO_PASS: "two passes"}
 MINUS = "\N{MINUS SIGN}"

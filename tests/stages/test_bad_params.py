@@ -288,7 +288,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown device": ({"compute.device": "gpu"}, "compute.device: 'gpu' is wrong; expected 'cpu' or 'cuda'"),
     "an unknown budget": (
         {"arms.settings.binary.budget": "all"},
-        "arms.settings.binary.budget: 'all' is wrong; expected 'same_updates', 'half', 'expected_forwards' or 'none'",
+        "arms.settings.binary.budget: 'all' is wrong; expected 'same_updates', 'half', 'expected_forwards', "
+        "'expected_flops' or 'none'",
     ),
     "a branch for a dataset's commit": (
         {"corpus.hub.revision": "main"},

@@ -1,0 +1,95 @@
+"""The named experiments under conf/experiments: every one is a valid study at every size, and runs at smoke size.
+
+What an experiment changes is run stage by stage in one process, on a copy of the finished smoke run; one of them goes
+through `dvc exp run` as a user starts it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import compose_and_dump
+
+from stages.params.root import RootParams
+from stages.params.section import read_yaml, validate
+from tests.pipeline.clones import ROOT, Clone
+
+CONF = ROOT / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiments").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
+EXECUTE = """
+import json, sys
+from importlib import import_module
+for name, axes in json.loads(sys.argv[1]):
+    import_module(f"stages.{name}").STAGE.execute(axes)
+"""
+"""Runs stage instances one after the other; modules are imported once."""
+Instance = tuple[str, dict[str, str]]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_experiment_is_valid_at_every_size_and_changes_something(profile: str, tmp_path: Path) -> None:
+    seen = [compose(tmp_path / "params.yaml", profile)]
+    for name in EXPERIMENTS:
+        params = compose(tmp_path / "params.yaml", profile, f"experiments={name}")
+        assert params not in seen, name
+        seen.append(params)
+
+
+def compose(file: Path, profile: str, *overrides: str) -> RootParams:
+    compose_and_dump(str(file), str(CONF), None, "config", "hydra_plugins", [f"profile={profile}", *overrides])
+    return validate(RootParams, read_yaml(file), str(file))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_at_smoke_size(name: str, copy: Clone) -> None:
+    before = read_params(copy)
+    copy.compose(f"experiments={name}")
+    params = read_params(copy)
+    copy.run(sys.executable, "-c", EXECUTE, json.dumps(changed(before, params)))
+    report = (copy.root / "reports/report.md").read_text(encoding="utf-8")
+    comparison = json.loads((copy.root / "reports/comparison.json").read_text(encoding="utf-8"))
+    assert [arm["arm"] for arm in comparison["arms"]] == ["base", *params["arms"]["names"]]
+    cell = params["sampling"]["cells"][params["sampling"]["trace"]["cell"]]["sampler"]
+    decoded = {curve["sampler"] for curve in comparison["curves"] if curve["arm"] == "sm_iso_update"}
+    assert {f"{cell} {variant['name']}" for variant in params["sampling"]["variants"]} <= decoded
+    for arm in {*params["arms"]["names"], *params["code"]["arms"]["names"]} - KNOWN:
+        assert arm in report
+
+
+KNOWN = {"binary", "sm", "sm_iso_update", "sm_iso_compute", "sm_k3"}
+"""Arms that the report has names of its own for."""
+
+
+def read_params(clone: Clone) -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load((clone.root / "params.yaml").read_text(encoding="utf-8"))
+    return params
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[Instance]:
+    """The stage instances that an experiment adds or changes, in the pipeline's order; seeds are one."""
+    seed, code_seed = str(after["seeds"][0]), str(after["code"]["seeds"][0])
+    arms = [arm for arm in after["arms"]["names"] if arm not in before["arms"]["names"]]
+    found: list[Instance] = [("arm", {"arm": arm, "seed": seed}) for arm in arms]
+    models = [f"{arm}-{seed}" for arm in arms]
+    if before["sampling"] != after["sampling"]:
+        models = ["base", *(f"{arm}-{seed}" for arm in after["arms"]["names"])]
+    found += [(stage, {"model": model}) for model in models for stage in ("generate", "evaluate")]
+    for arm in after["code"]["arms"]["names"]:
+        if arm not in before["code"]["arms"]["names"]:
+            found.append(("finetune", {"family": "micro", "arm": arm, "seed": code_seed}))
+            answered = {"family": "micro", "model": f"{arm}-{code_seed}"}
+            found += [("code_generate", answered), ("code_score", answered)]
+    return [("check", {}), *found, ("compare", {}), ("code_compare", {}), ("report", {})]
+
+
+@pytest.mark.slow
+def test_one_command_runs_and_records_an_experiment(copy: Clone) -> None:
+    copy.run("dvc", "exp", "run", "--name", "schedules", "-S", "profile=smoke", "-S", "experiments=omega_schedules")
+    assert "schedules" in copy.run("dvc", "exp", "list")
+    metrics = json.loads((copy.root / "reports/metrics.json").read_text(encoding="utf-8"))
+    assert any("linear_omega" in sampler for sampler in metrics["generation"]["sm_iso_update"])
