@@ -132,8 +132,16 @@ def take(found: DreamFolder, target: Path) -> None:
 
 def new_dream(params: DreamShapeParams, tokenizer: ChatTokenizer, seed: int) -> DreamModel:
     """A freshly initialised model with the tokenizer's vocabulary, float32; the same seed gives the same weights."""
-    config = DreamConfig(
-        vocab_size=tokenizer.size,
+    config = shape_of(params, tokenizer.size, tokenizer.mask_token_id, tokenizer.pad_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return DreamModel(config)
+
+
+def shape_of(params: DreamShapeParams, vocab_size: int, mask_token_id: int, pad_token_id: int) -> DreamConfig:
+    """The configuration of a model that is trained here."""
+    return DreamConfig(
+        vocab_size=vocab_size,
         hidden_size=params.hidden_size,
         intermediate_size=params.intermediate_size,
         num_hidden_layers=params.n_layers,
@@ -143,15 +151,12 @@ def new_dream(params: DreamShapeParams, tokenizer: ChatTokenizer, seed: int) -> 
         rope_theta=params.rope_theta,
         rms_norm_eps=params.rms_norm_eps,
         initializer_range=params.initializer_range,
-        mask_token_id=tokenizer.mask_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.pad_token_id,
+        mask_token_id=mask_token_id,
+        pad_token_id=pad_token_id,
+        bos_token_id=pad_token_id,
+        eos_token_id=pad_token_id,
         tie_word_embeddings=params.tie_embeddings,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return DreamModel(config)
 
 
 STAGE = Stage(

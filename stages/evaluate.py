@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from softmask.backbones.dit import Mdlm, load
+from softmask.backbones.dit import Mdlm, MdlmConfig, load
 from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.diffusion import LogLinear
 from softmask.evaluation.gate import GateSums
@@ -55,11 +55,8 @@ def run(context: Context[Params]) -> None:
         metadata={"unit_kind": units.kind},
     )
     rows, judging = generation_rows(context, Judge.load(context.inputs["judge"], device))
-    passes = evaluation.draws * (1 if model.soft_mask is None else 2)
-    evaluated = units.rows * tokens.length
-    flops = passes * (trunk_flops(model.config, evaluated) + head_flops(model.config, evaluated // 2))
     costs = read_json(context.inputs["costs"])
-    cost = {"forwards": passes * units.rows, "flops": flops, "tokens": evaluated, "judge": judging}
+    cost = {**nll_cost(model.config, units.rows, evaluation.draws), "judge": judging}
     name, _, seed = context.axes["model"].rpartition("-")
     paths = {path: units.perplexity(nll[path]) if path in nll else None for path in ("binary", "two_pass")}
     write_json(
@@ -77,6 +74,14 @@ def run(context: Context[Params]) -> None:
         },
     )
     context.counts.update(cost)
+
+
+def nll_cost(config: MdlmConfig, rows: int, draws: int) -> dict[str, int]:
+    """What measuring the NLL of `rows` validation rows takes; FLOPs by formula, with half of the positions masked."""
+    passes = draws * (1 if config.soft_mask is None else 2)
+    evaluated = rows * config.length
+    flops = passes * (trunk_flops(config, evaluated) + head_flops(config, evaluated // 2))
+    return {"forwards": passes * rows, "flops": flops, "tokens": evaluated}
 
 
 def _gate(model: Mdlm, sums: GateSums, initial_omegas: Any) -> dict[str, Any] | None:

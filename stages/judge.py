@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Pri
 
 from softmask.backbones.causal_lm import forward_flops, load_causal_lm, load_tokenizer
 from softmask.errors import InputError, Unavailable
-from softmask.tokens import PackedTokens
+from softmask.tokens import PackedTokens, Vocabulary
 from softmask.training import checkpoints
 from softmask.training.causal import CausalObjective, RowsAndNext, collate
 from softmask.training.ema import EmaCallback, averaged
@@ -20,6 +20,7 @@ from stages.files import write_json
 from stages.hashing import file_md5
 from stages.params.compute import ComputeParams
 from stages.params.judge import HubJudgeParams, JudgeParams, JudgeSource, TrainJudgeParams
+from stages.params.training import TrainingParams
 from stages.progress import TokensProgress, live
 from stages.training_args import training_arguments
 
@@ -95,7 +96,7 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
             "only one row", where=str(context.inputs["tokens"]), expected="two rows of training text or more"
         )
     torch.manual_seed(params.seed)
-    objective = CausalObjective(build(params, tokens), compute.head_chunk)
+    objective = CausalObjective(build(params, tokens.vocabulary, tokens.length), compute.head_chunk)
     ema = averaged(objective.model, params.training.ema_decay)
     items = params.training.steps * params.training.batch_size
     root = context.checkpoints.path / "training"
@@ -120,30 +121,33 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
     assert isinstance(model, PreTrainedModel)
     _save(model, context.inputs["tokenizer"] / "tokenizer.json", context.outputs["model"])
     write_json(context.outputs["history"], trainer.history)
-    trained = items * tokens.length
-    context.counts.update(
-        {
-            "parameters": model.num_parameters(),
-            "updates": params.training.steps,
-            "forwards": params.training.steps * params.training.accumulation,
-            "backwards": params.training.steps * params.training.accumulation,
-            "tokens": trained,
-            "flops": 3 * forward_flops(model, trained, trained),  # a backward costs two forwards
-        }
-    )
+    context.counts.update({"parameters": model.num_parameters(), **costs(model, params.training, tokens.length)})
 
 
-def build(params: TrainJudgeParams, tokens: PackedTokens) -> PreTrainedModel:
-    """A causal LM with the corpus's vocabulary that reads one row of tokens at a time, with fresh weights."""
+def costs(model: PreTrainedModel, training: TrainingParams, length: int) -> dict[str, int]:
+    """What a run on rows of `length` tokens takes; FLOPs by formula."""
+    tokens = training.steps * training.batch_size * length
+    micro_batches = training.steps * training.accumulation
+    return {
+        "updates": training.steps,
+        "forwards": micro_batches,
+        "backwards": micro_batches,
+        "tokens": tokens,
+        "flops": 3 * forward_flops(model, tokens, tokens),  # a backward costs two forwards
+    }
+
+
+def build(params: TrainJudgeParams, vocabulary: Vocabulary, length: int) -> PreTrainedModel:
+    """A causal LM with the corpus's vocabulary that reads `length` tokens at a time, with fresh weights."""
     config = LlamaConfig(
-        vocab_size=tokens.vocab_size,
+        vocab_size=vocabulary.size,
         hidden_size=params.hidden_size,
         intermediate_size=params.intermediate_size,
         num_hidden_layers=params.n_layers,
         num_attention_heads=params.n_heads,
-        max_position_embeddings=tokens.length,
-        bos_token_id=tokens.eos_token_id,
-        eos_token_id=tokens.eos_token_id,
+        max_position_embeddings=length,
+        bos_token_id=vocabulary.eos_token_id,
+        eos_token_id=vocabulary.eos_token_id,
         tie_word_embeddings=False,
         use_cache=False,
     )

@@ -128,15 +128,23 @@ def choose(tokens: PackedTokens, params: ReferencesParams) -> RealText:
     if len(ours) >= params.count and len(others) >= params.real_text:
         return RealText(_pick(ours, params.count, random), _pick(others, params.real_text, random), None)
     order = random.permutation(total)
-    count, held_out, note = params.count, params.real_text, SHARED_DOCUMENTS
+    count, held_out = role_sizes(total, params)
+    note = SHARED_DOCUMENTS
     if total < wanted:
-        count = min(max(1, round(total * share)), total - 1)
-        held_out = total - count
         note = (
             f"validation has {total} rows: {count} of {params.count} references and {held_out} of {params.real_text} "
             f"rows of real text; {SHARED_DOCUMENTS}"
         )
     return RealText(np.sort(order[:count]), np.sort(order[count : count + held_out]), note)
+
+
+def role_sizes(total: int, params: ReferencesParams) -> tuple[int, int]:
+    """How many of `total` rows, two and more, are references and how many are measured."""
+    wanted = params.count + params.real_text
+    if total >= wanted:
+        return params.count, params.real_text
+    count = min(max(1, round(total * (params.count / wanted))), total - 1)
+    return count, total - count
 
 
 def _pick(rows: Int64Array, count: int, random: np.random.Generator) -> Int64Array:
