@@ -1,0 +1,1 @@
+"""What a run will take, worked out from parameters before anything is computed."""

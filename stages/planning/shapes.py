@@ -1,0 +1,77 @@
+"""The models of a run as shapes: built on PyTorch's meta device, so that they are counted and take no memory."""
+
+from functools import cache
+from pathlib import Path
+from warnings import catch_warnings
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
+
+from softmask.backbones.dit import Mdlm, MdlmConfig
+from softmask.backbones.dream import DreamConfig, DreamModel
+from softmask.backbones.dream_adapter import AdapterSettings, add_adapter
+from softmask.tokens import Vocabulary
+from stages.dream_base import shape_of
+from stages.judge import build
+from stages.params.code.base import DreamBaseParams
+from stages.params.code.finetuning import AdapterParams
+from stages.params.code.published import Source
+from stages.params.judge import JudgeParams, JudgeSource
+from stages.params.model import ModelParams, SoftMaskParams
+
+GPT2_LARGE = GPT2Config(n_embd=1280, n_layer=36, n_head=20)
+"""The paper's judge. A hub model that isn't in a local folder is counted as this one."""
+PUBLISHED_JUDGE = "openai-community/gpt2-large"
+
+
+def mdlm_config(
+    params: ModelParams, vocabulary: Vocabulary, length: int, soft_mask: SoftMaskParams | None
+) -> MdlmConfig:
+    """The shape of the base or, with a soft mask, of an arm."""
+    trained_with = {"p_sm", "omega_learning_rate"}
+    return MdlmConfig(
+        vocab_size=vocabulary.size,
+        mask_token_id=vocabulary.mask_token_id,
+        length=length,
+        soft_mask=None if soft_mask is None else soft_mask.model_dump(mode="json", exclude=trained_with),
+        **params.model_dump(),
+    )
+
+
+def mdlm_parameters(config: MdlmConfig) -> int:
+    """Parameters of an `Mdlm`, omegas included."""
+    with torch.device("meta"):
+        return int(Mdlm(config).num_parameters())
+
+
+@cache
+def judge_model(params: JudgeParams, vocabulary: Vocabulary, length: int) -> tuple[PreTrainedModel, bool]:
+    """The judge without weights, and whether its shape is known."""
+    with torch.device("meta"):
+        if params.source is JudgeSource.TRAIN:
+            return build(params.train, vocabulary, length), True
+        folder = Path(params.hub.path)
+        local = folder.is_dir()
+        config = AutoConfig.from_pretrained(folder, local_files_only=True) if local else GPT2_LARGE
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        return model, local or params.hub.path == PUBLISHED_JUDGE
+
+
+def dream_config(params: DreamBaseParams, vocab_size: int) -> DreamConfig:
+    """The shape of a family's base; one of the hub is counted as Dream-7B."""
+    if params.source is Source.TRAIN:
+        return shape_of(params.model, vocab_size, vocab_size - 1, 0)
+    folder = Path(params.published.path or "")
+    if params.source is Source.PATH and (folder / "config.json").is_file():
+        return DreamConfig.from_pretrained(folder, local_files_only=True)
+    return DreamConfig()
+
+
+def dream_parameters(config: DreamConfig, adapter: AdapterParams) -> tuple[int, int]:
+    """Parameters of a base, and of an adapter on it."""
+    with torch.device("meta"):
+        model = DreamModel(config)
+        own = int(model.num_parameters())
+        with catch_warnings(action="ignore", category=FutureWarning):  # of transformers, about itself
+            add_adapter(model, AdapterSettings(**adapter.model_dump(), seed=0))
+    return own, sum(p.numel() for p in model.parameters() if p.requires_grad)
