@@ -94,6 +94,12 @@ def draw(panel: Panel) -> str:
     return _inline(buffer.getvalue(), panel.name)
 
 
+def standalone(svg: str) -> str:
+    """A picture of `draw` as a file of its own: black on white, since it has no page to take a colour from."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg", f'{head} color="#1b1f24" style="background:#ffffff"', 1) + "\n"
+
+
 def _line(axes: Axes, line: Line) -> None:
     colour = COLOURS[line.colour % len(COLOURS)]
     axes.errorbar(

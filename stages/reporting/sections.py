@@ -62,13 +62,18 @@ def assemble(
         Section("cost", "Cost", [tables.costs(costs)]),
         Section("sources", "What it was made from", [tables.environments(comparison), tables.inputs(hashes)]),
     ]
-    findings = [
+    found = findings(comparison) + (code_bullets(code.comparison) if code else [])
+    lead = summary(comparison) + (code_summary(code.comparison) if code else "")
+    return Report(TITLE, lead, found, sections)
+
+
+def findings(comparison: Comparison) -> list[Bullets]:
+    """The language study's findings by topic."""
+    groups = [
         Bullets(title, [(cite(f, "text"), cite(f, "evidence")) for f in comparison.findings if f.topic is topic])
         for topic, title in TOPICS.items()
     ]
-    findings = [group for group in findings if group.items] + (code_bullets(code.comparison) if code else [])
-    lead = summary(comparison) + (code_summary(code.comparison) if code else "")
-    return Report(TITLE, lead, findings, sections)
+    return [group for group in groups if group.items]
 
 
 def summary(comparison: Comparison) -> str:

@@ -5,9 +5,11 @@ through `dvc exp run` as a user starts it.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from dvc.utils.hydra import compose_and_dump
 
 from stages.params.root import RootParams
 from stages.params.section import read_yaml, validate
-from tests.pipeline.clones import ROOT, Clone
+from tests.pipeline.clones import ROOT, Clone, attempt
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiments").glob("*.yaml"))
@@ -93,3 +95,23 @@ def test_one_command_runs_and_records_an_experiment(copy: Clone) -> None:
     assert "schedules" in copy.run("dvc", "exp", "list")
     metrics = json.loads((copy.root / "reports/metrics.json").read_text(encoding="utf-8"))
     assert any("linear_omega" in sampler for sampler in metrics["generation"]["sm_iso_update"])
+
+
+@pytest.mark.slow
+def test_the_page_of_a_study_has_its_findings_its_pictures_and_its_experiments(smoke: Clone, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    for part in ("", "scratch", "experiments/k", "experiments/code_k"):
+        (folder / part / "reports").mkdir(parents=True)
+        (folder / part / "record.json").write_text("{}", encoding="utf-8")
+        for name in ("comparison.json", "code_comparison.json"):
+            shutil.copy(smoke.root / "reports" / name, folder / part / "reports")
+    smoke.run(sys.executable, "-m", "stages.study", str(folder))
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    comparison = json.loads((smoke.root / "reports/comparison.json").read_text(encoding="utf-8"))
+    assert "Trained from scratch: Perplexity" in page and "Fig. 5b" in page and "Table 10" in page
+    assert all(finding["text"].split(":")[0] in page.replace("\\", "") for finding in comparison["findings"])
+    for name in ("generation.svg", "pass.svg"):
+        assert ElementTree.parse(folder / name).getroot().tag.endswith("svg")
+    (folder / "experiments/k").rename(folder / "experiments/nobody")
+    refused = attempt([sys.executable, "-m", "stages.study", str(folder)], smoke.root)
+    assert refused.returncode == 2 and "conf/experiments/nobody.yaml: there is no such experiment" in refused.stderr

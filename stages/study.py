@@ -1,0 +1,110 @@
+"""Put kept records of a study on one page: `python -m stages.study reports/study`.
+
+The folder holds what `python -m lineage keep` wrote: the continuation's record, below it `scratch/` and one folder an
+experiment in `experiments/`. The page and two pictures are drawn from their comparisons; nothing is computed here.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softmask.errors import InputError
+from stages.component import run_command
+from stages.files import write_text
+from stages.reporting import code_figures, code_tables, figures, tables
+from stages.reporting.code_schema import CodeComparison
+from stages.reporting.code_sections import code_bullets
+from stages.reporting.content import Block, Figures, Paragraph, Report, Section
+from stages.reporting.plots import standalone
+from stages.reporting.readings import Reader
+from stages.reporting.render import render_markdown
+from stages.reporting.schema import Comparison
+from stages.reporting.sections import findings, summary
+
+COMPARISON, CODE_COMPARISON = Path("reports/comparison.json"), Path("reports/code_comparison.json")
+EXPERIMENTS = Path("conf/experiments")
+SHOWN_SAMPLER = "mdlm"
+"""Of the picture of generation: the paper's standard sampler."""
+SHOWN_SET = "micro_iid"
+
+
+def page(folder: Path) -> Report:
+    """The page's content.
+
+    Raises:
+        InputError: a comparison is missing or torn.
+    """
+    reader = Reader()
+    continuation = reader.cited(folder / COMPARISON, Comparison)
+    scratch = reader.cited(folder / "scratch" / COMPARISON, Comparison)
+    code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
+    regimes = (("Continued from a trained base", continuation), ("Trained from scratch", scratch))
+    groups = [
+        *(replace(group, title=f"{title}: {group.title}") for title, c in regimes for group in findings(c)),
+        *code_bullets(code),
+    ]
+    sections = [Section("", title, language(comparison)) for title, comparison in regimes]
+    sections.append(Section("", "Code", [code_tables.at_equal_steps(code), code_tables.gates(code)]))
+    sections += [experiment(reader, record) for record in sorted((folder / "experiments").glob("*/record.json"))]
+    return Report("The study", f"{summary(continuation)} {summary(scratch)}", groups, sections)
+
+
+def language(comparison: Comparison) -> list[Block]:
+    """The tables of one language study."""
+    drawn = (tables.perplexity, tables.differences, tables.curve, tables.pairs, tables.gates)
+    return [table(comparison) for table in drawn]
+
+
+def experiment(reader: Reader, record: Path) -> Section:
+    """The tables of what an experiment varies: arms of the code study, or of the language study with its samplers.
+
+    Raises:
+        InputError: its comparison, or its file in conf/experiments, is missing.
+    """
+    folder, name = record.parent, record.parent.name
+    file = EXPERIMENTS / f"{name}.yaml"
+    if not file.is_file():
+        raise InputError("there is no such experiment", where=str(file), todo=f"Remove {folder}, or run from the root")
+    if name.startswith("code_"):
+        code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
+        return Section("", name, [Paragraph(about(file)), code_tables.at_equal_steps(code)])
+    comparison = reader.cited(folder / COMPARISON, Comparison)
+    lead = f"{about(file)} Profile {comparison.profile}, seeds {', '.join(map(str, comparison.seeds))}."
+    drawn = (tables.perplexity, tables.differences, tables.curve, tables.pairs, tables.gates)
+    return Section("", name, [Paragraph(lead), *(table(comparison) for table in drawn)])
+
+
+def about(file: Path) -> str:
+    """What an experiment's file says of itself: its first comment after `@package`."""
+    lines = file.read_text(encoding="utf-8").splitlines()[1:]
+    said = [line for line in lines if line.startswith("#")]
+    return " ".join(line.removeprefix("#").strip() for line in said)
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """File name -> SVG: generation of the continuation, and pass@1, against real forward passes."""
+    reader = Reader()
+    comparison = reader.cited(folder / COMPARISON, Comparison)
+    code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
+    plain = comparison.model_copy(update={"curves": [c for c in comparison.curves if c.sampler == SHOWN_SAMPLER]})
+    return {
+        "generation.svg": standalone(figures.generation(plain).figures[0].svg),
+        "pass.svg": standalone(_of_set(code_figures.by_steps(code, []), SHOWN_SET)),
+    }
+
+
+def _of_set(drawn: Figures, name: str) -> str:
+    return next(figure.svg for figure in drawn.figures if name in figure.title)
+
+
+def main(folder: Annotated[Path, typer.Argument(help="With record.json, scratch/ and experiments/.")]) -> None:
+    """Write FOLDER/README.md, generation.svg and pass.svg."""
+    write_text(folder / "README.md", render_markdown(page(folder)))
+    for name, svg in pictures(folder).items():
+        write_text(folder / name, svg)
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))
