@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.table import Measured
+from softmask.errors import InputError
 from stages.component import run_command
 from stages.files import read_json, write_json
 
@@ -32,12 +33,12 @@ MODULES = {
 """Modules of this package with a function `measure`, and what they measure."""
 UNASKED = ("mdlm", "packing")
 """What runs without names."""
-COLUMNS = ("what", "against", "ratio", "aim", "s", "s", "MiB", "MiB", "how")
+COLUMNS = ("what", "against", "ratio", "aim", "s", "s, against", "MiB", "MiB, against", "how")
 WORDS = ("what", "against", "aim", "how")
 
 
 def show(name: str, rows: list[Measured], console: Console) -> None:
-    """One benchmark's table; of each pair of columns with the same head the second is of what it is compared with."""
+    """One benchmark's table."""
     table = Table(title=f"{name}: {MODULES[name]}", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in WORDS else "right", no_wrap=column not in WORDS)
@@ -54,12 +55,23 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def former() -> list[dict[str, Any]]:
+    """The rows in reports/bench.json.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    rows = read_json(REPORT) if REPORT.exists() else []
+    if not isinstance(rows, list):
+        raise InputError("not a list of rows", where=str(REPORT), todo="Delete it: it is measured anew")
+    return rows
+
+
 def keep(rows: list[Measured]) -> None:
     """Put rows in reports/bench.json, in place of those that compare the same."""
     made = [row.row() for row in rows]
     pairs = {(row["name"], row["against"]) for row in made}
-    kept = read_json(REPORT) if REPORT.exists() else []
-    write_json(REPORT, [row for row in kept if (row["name"], row["against"]) not in pairs] + made)
+    write_json(REPORT, [row for row in former() if (row["name"], row["against"]) not in pairs] + made)
 
 
 def main(
@@ -72,6 +84,7 @@ def main(
     for name in names or []:
         if name not in MODULES:
             raise typer.BadParameter(f"{name!r} is none; expected {', '.join(MODULES)}")
+    former()  # not only after minutes
     torch.set_num_threads(threads)
     console = Console()
     machine = platform.processor() or platform.machine()
