@@ -3,28 +3,28 @@
 Costs come from the stages' own functions; what is worked out here is only what depends on data and chance.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from softmask.backbones.dream import DreamConfig
 from softmask.backbones.dream_flops import head_flops, trunk_flops
 from softmask.decoding.dream_kinds import CacheMode
 from softmask.feedback_kinds import FeedbackKind
-from softmask.training.answers import AnswerCollator, AnswerNoise, AnswerStream
+from softmask.training.answers import AnswerNoise, AnswerStream
 from stages import dream_training
 from stages.chat_tokens import SPLITS
 from stages.params.code.finetuning import AnswerTrainingParams
 from stages.params.code.generation import Decode
 from stages.params.code.published import Source
 from stages.params.model import SoftMaskParams
+from stages.planning import coins
 from stages.planning.answering import Answered, answered
 from stages.planning.facts import Facts
-from stages.planning.language import JSON_NUMBER, TOSSED
-from stages.planning.memory import FLOAT32, Trunk, checkpoints, trained
+from stages.planning.memory import FLOAT32, JSON_NUMBER, Trunk, bytes_a_number, checkpoints, trained
 from stages.planning.shapes import dream_config, dream_parameters
-from stages.planning.work import Basis, Work, together
+from stages.planning.work import Basis, Work, sure, together
 from stages.training_args import sequences_per_process
 
 Axes = Mapping[str, str]
@@ -34,37 +34,16 @@ CHAT_ID, CHAT_PLACES = 4, 16
 """Bytes of a token id, and of a chat's two offsets."""
 
 
-class Expectation(AnswerCollator):
-    """A collator that counts on the mean of its coins."""
-
-    def forwards(self, micro_batches: int) -> int:
-        """Expected forward passes of the first `micro_batches` micro-batches."""
-        return round(micro_batches * (1 + self._p_sm))
-
-
-class Tossed(AnswerCollator):
-    """A collator that remembers how its coins fell: families and arms share them."""
-
-    def forwards(self, micro_batches: int) -> int:
-        """Forward passes of the first `micro_batches` micro-batches."""
-        return _tossed(self._noise, self._p_sm, micro_batches)
-
-
-@cache
-def _tossed(noise: AnswerNoise, p_sm: float, micro_batches: int) -> int:
-    return AnswerCollator(noise, 1, p_sm).forwards(micro_batches)
-
-
 def instructions(facts: Facts, axes: Axes) -> Work:
     """A family's chats as text."""
     _, tokens, known = _sizes(facts, axes["family"])
-    return Work(disk=tokens * CHARACTERS_A_TOKEN, basis=_sure(known))
+    return Work(disk=tokens * CHARACTERS_A_TOKEN, basis=sure(known))
 
 
 def chat_tokens(facts: Facts, axes: Axes) -> Work:
     """A family's chats as ids."""
     count, tokens, known = _sizes(facts, axes["family"])
-    return Work(tokens=tokens, disk=tokens * CHAT_ID + count * CHAT_PLACES, basis=_sure(known))
+    return Work(tokens=tokens, disk=tokens * CHAT_ID + count * CHAT_PLACES, basis=sure(known))
 
 
 def dream_base(facts: Facts, axes: Axes) -> Work:
@@ -73,13 +52,8 @@ def dream_base(facts: Facts, axes: Axes) -> Work:
     model = _model(facts, axes["family"])
     if settings.source is not Source.TRAIN:
         return Work(disk=2 * model.parameters)  # published in 16 bits
-    held = trained(model.parameters, averaged=True, processes=facts.params.compute.processes)
-    return Work(
-        **_training(facts, axes["family"], settings.training, settings.training.steps, settings.seed),
-        memory=held + _activations(facts, axes["family"], settings.training),
-        disk=FLOAT32 * model.parameters,
-        unfinished=checkpoints(model.parameters, copies=1),
-    )
+    run = _training(facts, axes["family"], settings.training, settings.training.steps, settings.seed)
+    return _with_weights(run, model.parameters, frozen=0)
 
 
 def finetune(facts: Facts, axes: Axes) -> Work:
@@ -87,13 +61,18 @@ def finetune(facts: Facts, axes: Axes) -> Work:
     training = facts.params.code.finetuning.training
     arm = facts.params.code.arms.settings[axes["arm"]]
     model = _model(facts, axes["family"])
-    steps, seed = arm.steps(training.steps, dream_training.backward_cost(training, frozen=True)), int(axes["seed"])
-    held = trained(model.adapter_parameters, averaged=True, processes=facts.params.compute.processes)
-    return Work(
-        **_training(facts, axes["family"], training, steps, seed, arm.soft_mask, frozen=True),
-        memory=model.weights + held + _activations(facts, axes["family"], training),
-        disk=FLOAT32 * model.adapter_parameters,
-        unfinished=checkpoints(model.adapter_parameters, copies=1),
+    steps = arm.steps(training.steps, dream_training.backward_cost(training, frozen=True))
+    run = _training(facts, axes["family"], training, steps, int(axes["seed"]), arm.soft_mask, frozen=True)
+    return _with_weights(run, model.adapter_parameters, frozen=model.weights)
+
+
+def _with_weights(run: Work, parameters: int, frozen: int) -> Work:
+    """A run with what its trained parameters and its frozen bytes take; the best weights so far are kept, too."""
+    return replace(
+        run,
+        memory=run.memory + frozen + trained(parameters, further=1, processes=run.processes),
+        disk=FLOAT32 * parameters,
+        unfinished=checkpoints(parameters, further=1),
     )
 
 
@@ -120,14 +99,7 @@ def speed(facts: Facts, axes: Axes) -> Work:
                 once = _answers(facts, family, item, _feedback(facts, model), timing.count)
                 drifts = 2 * (item.cell.cache is not CacheMode.NONE)
                 works += [once] * (timing.warm_up + timing.repeats + drifts)
-    all_of_it = together(works)
-    return Work(
-        forwards=all_of_it.forwards,
-        flops=all_of_it.flops,
-        tokens=all_of_it.tokens,
-        basis=Basis.ABOUT,
-        memory=all_of_it.memory,
-    )
+    return replace(together(works), basis=Basis.ABOUT, disk=0)
 
 
 def _answers(facts: Facts, family: str, item: Decode, feedback: FeedbackKind | None, count: int | None) -> Work:
@@ -148,8 +120,7 @@ def _answers(facts: Facts, family: str, item: Decode, feedback: FeedbackKind | N
         tokens=length * len(prompts),
         basis=Basis.AT_MOST if known else Basis.ABOUT,
         memory=model.weights
-        + model.trunk.forward(batch * context)
-        + model.trunk.head(min(compute.head_chunk, batch * length))
+        + model.trunk.inference(batch * context, min(compute.head_chunk, batch * length))
         + (0 if item.cell.cache is CacheMode.NONE else model.kept(batch * context)),
         disk=len(prompts) * length * (JSON_NUMBER + CHARACTERS_A_TOKEN),
     )
@@ -167,43 +138,51 @@ def _training(
     seed: int,
     soft_mask: SoftMaskParams | None = None,
     frozen: bool = False,
-) -> dict[str, Any]:
-    """Counts of a run, as arguments of `Work`."""
-    params = facts.params
-    training = training.model_copy(update={"steps": steps})
+) -> Work:
+    """Counts of a run, and the memory of its activations."""
     chats, known = facts.chats(family)
-    config = _model(facts, family).config
-    micro_batch = training.batch_size // training.accumulation
-    p_sm = 0.0 if soft_mask is None else soft_mask.p_sm
-    tossed = 0 < p_sm < 1 and steps * training.accumulation <= TOSSED
+    model, compute = _model(facts, family), facts.params.compute
+    micro_batch, micro_batches = training.batch_size // training.accumulation, steps * training.accumulation
+    p_sm = coins.probability(soft_mask)
     noise = AnswerNoise(
         **training.noise.model_dump(exclude={"normalisation"}),
-        pad_token_id=int(config.pad_token_id),
-        mask_token_id=int(config.mask_token_id),
+        pad_token_id=int(model.config.pad_token_id),
+        mask_token_id=int(model.config.mask_token_id),
         seed=seed,
     )
-    collator = (Tossed if tossed else Expectation)(noise, micro_batch, p_sm)
+    tossed = coins.tossed(p_sm, micro_batches)
+    collator = (coins.TossedAnswers if tossed else coins.MeanAnswers)(noise, micro_batch, p_sm)
     stream = AnswerStream(chats, steps * training.batch_size, micro_batch, training.length_window, seed)
-    spent = dream_training.costs(config, collator, training, stream, frozen)
-    basis = Basis.EXACT if tossed or p_sm in (0.0, 1.0) else Basis.EXPECTED
-    return {
-        **{name: spent[name] for name in ("forwards", "flops", "tokens")},
-        "basis": basis if known else Basis.ABOUT,
-        "processes": params.compute.processes,
-    }
+    run = training.model_copy(update={"steps": steps})
+    spent = dream_training.costs(model.config, collator, run, stream, frozen)
+    positions = sequences_per_process(compute, training) * _longest(facts, family, training)
+    return Work(
+        forwards=spent["forwards"],
+        flops=spent["flops"],
+        tokens=spent["tokens"],
+        basis=coins.basis(p_sm, micro_batches) if known else Basis.ABOUT,
+        processes=compute.processes,
+        apart=_evaluations(facts, family, run, soft_mask is not None),
+        memory=model.trunk.training(positions, compute.head_chunk, recomputed=training.gradient_checkpointing),
+    )
 
 
-def _activations(facts: Facts, family: str, training: AnswerTrainingParams) -> int:
-    """Of a micro-batch of chats as long as the longest that is kept."""
-    params = facts.params
-    longest = params.code.instructions.max_length + training.noise.extra_pads
+def _evaluations(facts: Facts, family: str, training: AnswerTrainingParams, soft: bool) -> int:
+    """FLOPs of the evaluation loss before, during and after a run, with soft-masking on both paths."""
+    chats, _ = facts.chats(family, "validation")
+    lengths, prompts = (float(sizes.mean()) for sizes in chats.sizes())
+    config, count = _model(facts, family).config, min(training.evaluation.examples, len(chats))
+    length, masked = round(lengths), round((lengths - prompts) / 2)
+    forward = trunk_flops(config, length, length) + head_flops(config, masked)
+    times = 1 + math.ceil(training.steps / training.evaluate_every)
+    return times * count * forward * (3 if soft else 1)
+
+
+def _longest(facts: Facts, family: str, training: AnswerTrainingParams) -> int:
+    """Tokens of the longest chat that a batch may have, end tokens included."""
     chats, known = facts.chats(family)
-    if known:
-        longest = int(chats.sizes()[0].max()) + training.noise.extra_pads
-    positions = sequences_per_process(params.compute, training) * longest
-    trunk = _model(facts, family).trunk
-    head = trunk.head(min(params.compute.head_chunk, positions))
-    return trunk.activations(positions, recomputed=training.gradient_checkpointing) + head
+    longest = int(chats.sizes()[0].max()) if known else facts.params.code.instructions.max_length
+    return longest + training.noise.extra_pads
 
 
 @dataclass(frozen=True)
@@ -237,13 +216,12 @@ def _model(facts: Facts, family: str) -> _Model:
     settings = facts.params.code.settings[family]
     config = dream_config(settings.base, settings.tokenizer.train.vocab_size)
     own, adapter = dream_parameters(config, facts.params.code.finetuning.adapter)
-    return _Model(config, own, adapter, 2 if facts.params.compute.precision == "bf16" else FLOAT32)
+    return _Model(config, own, adapter, bytes_a_number(facts.params.compute))
 
 
 def _feedback(facts: Facts, model: str) -> FeedbackKind | None:
     """Of a model such as `base` or `sm-1`."""
-    params = facts.params
-    settings = params.code.arms.settings.get(model.rpartition("-")[0])
+    settings = facts.params.code.arms.settings.get(model.rpartition("-")[0])
     return None if settings is None or settings.soft_mask is None else settings.soft_mask.kind
 
 
@@ -252,7 +230,3 @@ def _sizes(facts: Facts, family: str) -> tuple[int, int, bool]:
     found = [facts.chats(family, split) for split in SPLITS]
     tokens = sum(round(len(chats) * float(chats.sizes()[0].mean())) for chats, _ in found)
     return sum(len(chats) for chats, _ in found), tokens, all(known for _, known in found)
-
-
-def _sure(known: bool) -> Basis:
-    return Basis.EXACT if known else Basis.ABOUT

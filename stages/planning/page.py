@@ -12,11 +12,12 @@ from stages.planning.work import Work, together
 
 COLUMNS = ("forwards", "FLOPs", "tokens", "memory", "disk", "unfinished", "devices", "time")
 NOTES = (
-    "Without a sign: what the manifest will say. ~ expected, or built on estimates of data that have not been made.",
-    "<= at most. In brackets: forwards at nominal NFE, where steps that change nothing need none.",
-    "forwards: of micro-batches in training, of sequences elsewhere. FLOPs: matrix products, by the stages' formulas.",
-    "time: FLOPs alone, at one speed for all. MDLM's sampling and evaluation and the judge compute in float32, which a "
-    "GPU is slower at, and a small batch doesn't fill it.",
+    "No sign: what the manifest will say. ~ expected, or built on estimates of data that are not there. <= at most.",
+    "forwards: of micro-batches in training, of sequences elsewhere; in brackets at nominal NFE, where a step that "
+    "changes nothing needs none.",
+    "FLOPs: matrix products, by the stages' formulas. time: at one speed for all, with the evaluations during a "
+    "finetuning, which no manifest counts and every process makes for itself. MDLM's sampling and evaluation and the "
+    "judge compute in float32, which a GPU is slower at, and small batches don't fill it.",
     "memory of one process, disk of outputs, unfinished: checkpoints while a stage runs. Estimates, all three. DVC's "
     "cache takes the disk again where the file system can't share.",
 )
@@ -29,7 +30,7 @@ def folded(plan: Sequence[Planned]) -> list[Planned]:
     rows = []
     for stage, group in groupby(plan, key=lambda item: item.stage):
         members = list(group)
-        label = stage if len(members) == 1 and members[0].instance == stage else f"{stage} x {len(members)}"
+        label = members[0].instance if len(members) == 1 else f"{stage} x {len(members)}"
         rows.append(Planned(stage, label, together([item.work for item in members])))
     return rows
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.params.root import RootParams
 from stages.params.section import lookup
-from stages.planning import code_study, language
+from stages.planning import code_study, judging, language
 from stages.planning.facts import Facts
 from stages.planning.work import Work
 
@@ -17,12 +17,12 @@ Estimate = Callable[[Facts, Mapping[str, str]], Work]
 ESTIMATES: Mapping[str, Estimate] = {
     "corpus": language.corpus,
     "tokens": language.tokens,
-    "judge": language.judge_training,
-    "references": language.judge_references,
+    "judge": language.train_judge,
+    "references": judging.judge_references,
     "base": language.base,
     "arm": language.arm,
     "generate": language.generate,
-    "evaluate": language.evaluate_model,
+    "evaluate": judging.evaluate_model,
     "instructions": code_study.instructions,
     "chat_tokens": code_study.chat_tokens,
     "dream_base": code_study.dream_base,

@@ -18,6 +18,7 @@ from stages.params.code.finetuning import AdapterParams
 from stages.params.code.published import Source
 from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.model import ModelParams, SoftMaskParams
+from stages.planning.memory import FLOAT32, Trunk
 
 GPT2_LARGE = GPT2Config(n_embd=1280, n_layer=36, n_head=20)
 """The paper's judge. A hub model that isn't in a local folder is counted as this one."""
@@ -55,6 +56,16 @@ def judge_model(params: JudgeParams, vocabulary: Vocabulary, length: int) -> tup
         config = AutoConfig.from_pretrained(folder, local_files_only=True) if local else GPT2_LARGE
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         return model, local or params.hub.path == PUBLISHED_JUDGE
+
+
+def mdlm_trunk(config: MdlmConfig, number: int = FLOAT32) -> Trunk:
+    """What an `Mdlm`'s activations depend on."""
+    return Trunk(config.hidden_size, config.n_blocks, config.vocab_size, number)
+
+
+def judge_trunk(model: PreTrainedModel, number: int = FLOAT32) -> Trunk:
+    """What a judge's activations depend on."""
+    return Trunk(model.config.hidden_size, model.config.num_hidden_layers, model.config.vocab_size, number)
 
 
 def dream_config(params: DreamBaseParams, vocab_size: int) -> DreamConfig:

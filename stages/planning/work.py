@@ -23,6 +23,11 @@ class Basis(StrEnum):
         return {Basis.EXACT: "", Basis.EXPECTED: "~", Basis.AT_MOST: "<=", Basis.ABOUT: "~"}[self]
 
 
+def sure(known: bool) -> Basis:
+    """The basis of numbers that are exact once the data are known."""
+    return Basis.EXACT if known else Basis.ABOUT
+
+
 @dataclass(frozen=True)
 class Work:
     """What a stage instance takes.
@@ -34,6 +39,7 @@ class Work:
         tokens: that it trains on, generates or measures.
         basis: of forwards, FLOPs and tokens.
         processes: that share the FLOPs.
+        apart: FLOPs that no manifest counts and every process makes for itself: evaluations during a training.
         memory: bytes of one process at its largest, estimated: libraries and what the allocator keeps come on top.
         disk: bytes of its outputs, estimated.
         unfinished: bytes of its checkpoints while it runs, estimated.
@@ -46,6 +52,7 @@ class Work:
     tokens: int = 0
     basis: Basis = Basis.EXACT
     processes: int = 1
+    apart: int = 0
     memory: int = 0
     disk: int = 0
     unfinished: int = 0
@@ -58,7 +65,7 @@ class Work:
 
     def seconds(self, flops: float) -> float:
         """How long that is at so many FLOP/s of each process."""
-        return self.flops / (flops * self.processes)
+        return (self.flops / self.processes + self.apart) / flops
 
 
 def together(works: Sequence[Work]) -> Work:
@@ -66,7 +73,7 @@ def together(works: Sequence[Work]) -> Work:
     return Work(
         **{
             name: sum(getattr(work, name) for work in works)
-            for name in ("forwards", "most_forwards", "flops", "most_flops", "tokens", "disk")
+            for name in ("forwards", "most_forwards", "flops", "most_flops", "tokens", "apart", "disk")
         },
         **{name: max(getattr(work, name) for work in works) for name in ("processes", "memory", "unfinished")},
         basis=max((work.basis for work in works), key=list(Basis).index),

@@ -24,7 +24,7 @@ from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 from stages.component import declared_stages
 from stages.params.code.generation import CellParams
 from stages.params.section import validate
-from stages.planning import language
+from stages.planning import coins, language
 from stages.planning.answering import answered
 from stages.planning.composing import composed
 from stages.planning.facts import Facts
@@ -197,7 +197,7 @@ def test_coins_are_tossed_as_the_run_will_and_expected_where_there_are_too_many(
     _, params = composed("smoke", ["arms.training.steps=400"])
     axes = {"arm": "sm_iso_update", "seed": "1"}
     tossed = language.arm(Facts(params), axes)
-    monkeypatch.setattr(language, "TOSSED", 100)
+    monkeypatch.setattr(coins, "TOSSED", 100)
     expected = language.arm(Facts(params), axes)
     assert expected.forwards == round(800 * 1.8) != tossed.forwards
     assert abs(tossed.forwards - expected.forwards) < SIX_SIGMA * (800 * 0.8 * 0.2) ** 0.5
@@ -208,8 +208,15 @@ def test_the_basis_of_a_sum_is_its_least_sure_part() -> None:
     assert together(parts) == Work(forwards=5, most_forwards=5, memory=5, disk=3, basis=Basis.ABOUT)
 
 
-def test_processes_share_the_flops() -> None:
+def test_processes_share_the_flops_of_a_training_and_not_those_of_its_evaluations() -> None:
     assert Work(flops=10**15, processes=4).seconds(1e14) == 2.5
+    assert Work(flops=10**15, apart=10**14, processes=4).seconds(1e14) == 3.5
+
+
+def test_an_arm_that_is_not_trained_takes_no_forward() -> None:
+    _, params = composed("smoke", ["arms.settings.sm_iso_update.budget=none"])
+    work = language.arm(Facts(params), {"arm": "sm_iso_update", "seed": "1"})
+    assert (work.forwards, work.flops, work.unfinished) == (0, 0, 0) and work.disk > 0
 
 
 def test_every_stage_is_planned_or_said_to_take_next_to_nothing() -> None:
