@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 
 from softmask.errors import InputError
 from stages.component import declared_stages, run_command
@@ -18,8 +19,8 @@ from stages.planning.pipeline import planned
 
 FLOPS = {"cuda": 4e14, "cpu": 2e10}
 """By `compute.device`: an H100 in bf16 at 40 % of its 989 TFLOP/s; small matrices on two cores."""
-WIDTH = 132
-"""Of a table that isn't shown on a terminal."""
+WIDEST = 400
+"""Characters that the table may be wide."""
 
 
 def main(
@@ -46,11 +47,11 @@ def main(
     title = f"Plan of profile {params.profile}, at {speed:.3g} FLOP/s of each device ({params.compute.device})".replace(
         "e+", "e"
     )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
     rows = plan if every else folded(plan)
-    console.print(table(rows, title, speed))
+    shown, console = table(rows, title, speed), Console()
+    whole = Measurement.get(console, console.options.update(width=WIDEST), shown).maximum
+    console.width = whole  # a narrow terminal breaks the lines; no number is cut
+    console.print(shown)
     console.print(notes(rows), highlight=False)
 
 

@@ -93,7 +93,7 @@ def in_time(seconds: float) -> str:
     """A duration with its unit, such as `2.4 h`."""
     for limit, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (48 * 3600.0, "h", 3600.0)):
         if seconds < limit:
-            return f"{seconds / size:.2g} {unit}"
+            return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 86400:.3g} days"
 
 

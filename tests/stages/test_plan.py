@@ -267,6 +267,7 @@ def test_the_table_has_a_row_for_each_stage_and_a_sum(origin: Path) -> None:
     lines = [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
     assert {"judge", "arm", "generate", "evaluate", "finetune", "code_generate", "all,"} <= set(lines)
     assert "Next to nothing: check" in done.stdout
+    assert "…" not in done.stdout
 
 
 def test_a_mistake_is_one_plain_message_and_exit_2(origin: Path) -> None:
