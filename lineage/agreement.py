@@ -102,8 +102,7 @@ class Comparison:
             return again
         what = "the run didn't make it" if made is None else "its bytes differ"
         if edited:
-            where = "workspace" if self._recorded.state.is_workspace else "commit"
-            what = f"the {where} has {here}, which is not what the record says"
+            what = f"the {self._recorded.state.kind} has {here}, which is not what the record says"
         differing = again.model_copy(update={"agreement": Agreement.DIFFERS, "what": what})
         return self._looked_into(differing, file) if made is not None else differing
 

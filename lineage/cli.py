@@ -15,6 +15,7 @@ from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.export import export_command
 from lineage.commands.history import history_command
+from lineage.commands.keep import keep_command
 from lineage.commands.rederive import rederive_command
 from lineage.commands.trace import trace_command
 from lineage.commands.verify import verify_command
@@ -30,6 +31,7 @@ app.command("trace")(trace_command)
 app.command("diff")(diff_command)
 app.command("verify")(verify_command)
 app.command("rederive")(rederive_command)
+app.command("keep")(keep_command)
 app.command("history")(history_command)
 app.command("keygen")(keygen_command)
 app.command("attest")(attest_command)

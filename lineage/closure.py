@@ -188,7 +188,7 @@ class Closure:
         places = {m: self.places.find(m.path, m.hash, m.algorithm) for m in todo}
         missing = [m.path for m, place in places.items() if place is None]
         if missing:
-            where = "workspace, git" if self.state.is_workspace else "git"
+            where = {"commit": "git", "record": "the record", "workspace": "workspace, git"}[self.state.kind]
             raise AuditError(f"neither in {where} nor in the cache", where=_listed(missing), todo="Fetch: dvc pull")
         found = [place for place in places.values() if place is not None]
         self._hashed.update(zip((m.path for m in todo), self.places.digests(found), strict=True))

@@ -105,7 +105,7 @@ class Comparison:
                 before = hashes.get(file.path)
                 if before is None or before.hash == file.hash or is_manifest(file.path):
                     continue
-                if file.path not in read or any(side.state.blob(file.path) for side in self.sides):
+                if file.path not in read or any(side.state.keeps(file.path) for side in self.sides):
                     yield Result(
                         run=name,
                         path=file.path,

@@ -15,7 +15,7 @@ from dvc.utils.serialize import PARSERS, ParseError
 
 from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash
 from lineage.model import File
-from lineage.states import State, Workspace
+from lineage.states import Kept, State, Workspace
 from lineage.yaml12 import Loader
 
 MD5 = re.compile(r"[0-9a-f]{32}")
@@ -61,17 +61,22 @@ class Contents:
         return found
 
     def listing(self, file: File) -> dict[str, str] | None:
-        """A folder's (path in it) -> hash as its run recorded it: the cache's list, or the files that make this hash.
+        """A folder's (path in it) -> hash as its run recorded it: the list or the files that make this hash.
 
-        None where neither is there, or is what the hash says.
+        None where neither the cache, a kept record nor the workspace has such.
         """
         assert file.hash is not None
         kept = self.object(file.hash, file.algorithm)
         if kept.exists and (found := listed(kept.path.read_bytes(), file.hash)) is not None:
             return found
+        entries = self._entries(file)
+        return entries if entries is not None and folder_hash(entries.items()) == file.hash else None
+
+    def _entries(self, file: File) -> dict[str, str] | None:
+        if isinstance(self.state, Kept):
+            return self.state.listing(file.path)
         if isinstance(self.state, Workspace) and not file.is_external:
-            entries = {p: file_hash(f, file.algorithm) for p, f in self.state.files_under(file.path).items()}
-            return entries if folder_hash(entries.items()) == file.hash else None
+            return {p: file_hash(f, file.algorithm) for p, f in self.state.files_under(file.path).items()}
         return None
 
     def value(self, file: File) -> Any:

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 from dvc.exceptions import DvcException
-from dvc.fs import LocalFileSystem
+from dvc.fs import GitFileSystem, LocalFileSystem
 from dvc.parsing import DataResolver
+from scmrepo.git.backend.pygit2 import Pygit2Object
+from scmrepo.git.objects import GitTrie
 
 from lineage.lockfile import Unreadable, address, resolve
 from lineage.states import State
@@ -74,10 +76,11 @@ def _place(state: State) -> Any:
     """What DVC's resolver asks of a project: a file system and a configuration."""
     repository = state.repository
     try:
-        if state.is_workspace or state.commit is None:
+        if state.is_workspace or state.tree is None:
             return SimpleNamespace(fs=LocalFileSystem(), root=str(repository.root), config=repository.dvc.config)
-        repo = repository.dvc_at(state.commit)
-        return SimpleNamespace(fs=repo.fs, root="/", config=repo.config)
+        config = (repository.dvc_at(state.commit) if state.commit is not None else repository.dvc).config
+        files = GitFileSystem(trie=GitTrie(Pygit2Object(state.tree), str(state.tree.id)))
+        return SimpleNamespace(fs=files, root="/", config=config)
     except DvcException as error:  # a commit from before `dvc init`
         raise Unreadable(f"DVC can't open {state.name}: {error}") from None
 
@@ -87,11 +90,10 @@ def _file(state: State, place: Any, path: str) -> list[Declared]:
     try:
         parsed = yaml.load(state.read(path) or b"", Loader=Loader) or {}
         resolver = DataResolver(place, place.fs.join(place.root, own) if own else place.root, parsed)
-        stages = resolver.resolve()["stages"]
-    except (DvcException, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        stages, project = resolver.resolve()["stages"], state.repository.folder
+        return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
+    except (DvcException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None
-    project = state.repository.folder
-    return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
 
 
 def _declared(name: str, stage: Mapping[str, Any], full: str, own: str) -> Declared:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lineage.changes import Entry
 from lineage.checks.case import Case
+from lineage.checks.kept import check_kept
 from lineage.checks.locks import check_links
 from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs
@@ -23,7 +24,7 @@ from lineage.repository import Repository
 from lineage.states import open_state
 from lineage.targets import Target, find_target
 
-TAMPERING = frozenset({Fault.OUTPUT, Fault.METRIC, Fault.CACHE, Fault.FORGED, Fault.LOCK, Fault.MANIFEST})
+TAMPERING = frozenset({Fault.OUTPUT, Fault.METRIC, Fault.CACHE, Fault.FORGED, Fault.LOCK, Fault.MANIFEST, Fault.RECORD})
 """What is a difference between two sides by itself; what is merely out of date shows as what is out of date."""
 
 
@@ -125,7 +126,7 @@ def _side(repository: Repository, case: Case, target: Target | None) -> Side:
 
 
 def _findings(case: Case, hashes: Hashes | None) -> list[Finding]:
-    found = [*check_links(case), *check_manifests(case)]
+    found = [*check_kept(case), *check_links(case), *check_manifests(case)]
     return [*check_outputs(case, hashes), *found] if hashes is not None else found
 
 

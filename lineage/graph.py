@@ -67,7 +67,7 @@ class Graph:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.gaps: list[Gap] = []
+        self.gaps: list[Gap] = [*state.gaps]
         self.runs: dict[str, Run] = {run.name: run for run in self._read()}
 
     def _read(self) -> Iterator[Run]:

@@ -89,7 +89,7 @@ class _Walk:
 
     def _reads(self, named: Named) -> bool:
         """Reads a commit's record and value; whether it has the metric."""
-        graph = Graph(Committed(self._repository, named))
+        graph = Graph(Committed(self._repository, named.name, named.commit))
         self.gaps += [Gap(where=f"{named.name}: {gap.where}", what=gap.what) for gap in graph.gaps]
         made = graph.made.get(self._path)
         producers = [made[0].name] if made else []

@@ -20,7 +20,7 @@ from lineage.hashing import file_hash, folder_hash
 from lineage.model import File, Run
 from lineage.repository import Repository
 from lineage.running import Listener, run_streaming
-from lineage.states import State, Workspace
+from lineage.states import Kept, State, Workspace
 
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 """Variables that a git hook has, and that would lead git from the clone to the user's repository."""
@@ -44,6 +44,9 @@ class Isolated:
         self._clone(state.commit)
         if state.is_workspace:
             self._overlay()
+        if isinstance(state, Kept):
+            for path, place in state.files_under("").items():
+                _copy(place, self._place(File(path)))
         with Config(str(self.project / ".dvc")).edit("local") as local:
             local["core"] = {"analytics": False, "site_cache_dir": str(self._site)}
             local["cache"] = {"dir": str(folder / "cache")}
@@ -176,6 +179,7 @@ class Isolated:
         there = self._place(file)
         kept = contents.object(file.hash, file.algorithm).path
         candidates = [self._source.files_under(file.path)]
+        candidates += [self._state.files_under(file.path)] if isinstance(self._state, Kept) else []
         candidates += [_cached_folder(kept, file, contents) if file.is_folder else {"": kept}]
         found = False
         for places in candidates:

@@ -106,7 +106,7 @@ def stage_texts(data: bytes) -> dict[str, bytes] | None:
         return None
     starts = [match.start() for match in STAGE.finditer(body)]
     pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
-    return {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(): piece for piece in pieces}
+    return {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(errors="replace"): piece for piece in pieces}
 
 
 def _whole_lock(data: bytes) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 Git is read with pygit2; experiment names, queue, cache and remote come through DVC.
 """
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -23,6 +26,8 @@ from lineage.model import Commit
 
 WORKSPACE = "workspace"
 """The name of what lies in the folder now, committed or not."""
+FIRST = 10
+"""The priority of a place for objects that comes before git's own, which have 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,45 @@ class Repository:
             parents = current.parent_ids
             above = self.git.get(parents[0]) if parents else None
             current = above if isinstance(above, pygit2.Commit) else None
+
+    def has_commit(self, commit: str) -> bool:
+        """Whether a commit, by its full id, is here."""
+        try:
+            return isinstance(self.git.get(commit), pygit2.Commit)
+        except ValueError:
+            return False
+
+    def imagined_tree(self, commit: str | None, without: Iterable[str], files: Mapping[str, Path]) -> pygit2.Tree:
+        """The tree that a commit would have without some paths and with some files. The repository doesn't get it.
+
+        Args:
+            commit: None for an empty one.
+            without: files and folders.
+            files: path from the root -> where its bytes are now.
+        """
+        self._imagined  # noqa: B018  from here on, objects are written there
+        index = pygit2.Index()
+        if commit is not None:
+            index.read_tree(self.git[commit].peel(pygit2.Tree))
+        gone = tuple(without)
+        below = tuple(f"{path}/" for path in gone)
+        for path in [entry.path for entry in index]:
+            if path in gone or path.startswith(below):
+                index.remove(path)
+        for path, place in files.items():
+            blob = self.git.create_blob(place.read_bytes())
+            index.add(pygit2.IndexEntry(path, blob, pygit2.enums.FileMode.BLOB))
+        tree = self.git[index.write_tree(self.git)]
+        assert isinstance(tree, pygit2.Tree)
+        return tree
+
+    @cached_property
+    def _imagined(self) -> Path:
+        """Where git writes objects from now on: a temporary folder, before all that the repository has."""
+        folder = tempfile.mkdtemp(prefix="lineage-objects-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.git.odb.add_backend(pygit2.OdbBackendLoose(folder, -1, False), FIRST)
+        return Path(folder)
 
     def parents(self, commit: str) -> list[str]:
         """The commits that a commit was made on."""

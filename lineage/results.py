@@ -62,7 +62,7 @@ def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
 def _is_result(file: File, state: State) -> bool:
     if file.is_external or file.is_folder or not is_metric(file.path):
         return False
-    if "metrics" in posixpath.basename(file.path) or state.blob(file.path) is not None:
+    if "metrics" in posixpath.basename(file.path) or state.keeps(file.path):
         return True
     return state.is_workspace and not state.repository.git.path_is_ignored(file.path)
 

@@ -1,4 +1,7 @@
-"""A project's files at one moment: of a commit, or as they lie in the workspace. Knows nothing of DVC's formats."""
+"""A project's files at one moment: of a commit, of a kept record, or as they lie in the workspace.
+
+Knows nothing of DVC's formats.
+"""
 
 import os
 from abc import ABC, abstractmethod
@@ -9,13 +12,15 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
-from lineage.repository import WORKSPACE, Named, Repository
+from lineage.model import Gap
+from lineage.records import LeftOut, is_record, read_record
+from lineage.repository import WORKSPACE, Repository, relative
 
 ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", ".dvcignore")
 
 
 class State(ABC):
-    """What a commit, an experiment or the workspace holds."""
+    """What a commit, an experiment, a kept record or the workspace holds."""
 
     def __init__(self, repository: Repository, name: str, commit: str | None) -> None:
         self.repository = repository
@@ -25,6 +30,10 @@ class State(ABC):
         self._specs: dict[str, GitIgnoreSpec | None] = {}
 
     is_workspace = False
+    kind = "commit"
+    """What a person calls it."""
+    gaps: tuple[Gap, ...] = ()
+    """What of it can't be read."""
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
@@ -43,6 +52,14 @@ class State(ABC):
         """A file's bytes in the commit."""
         entry = self._entry(path)
         return entry.data if isinstance(entry, pygit2.Blob) else None
+
+    def keeps(self, path: str) -> bool:
+        """Whether git keeps a file at its own place; of an output, because it is a result."""
+        return self.blob(path) is not None
+
+    def history_of(self, path: str) -> tuple[str | None, str]:
+        """The newest commit that may have a file as it is here, and the file's path there."""
+        return self.commit, path
 
     def committed_under(self, path: str) -> dict[str, str]:
         """(Path below a folder of the commit) -> blob id, without what DVC ignores."""
@@ -95,10 +112,6 @@ class State(ABC):
 class Committed(State):
     """A commit's files."""
 
-    def __init__(self, repository: Repository, named: Named) -> None:
-        super().__init__(repository, named.name, named.commit)
-        self.queued = named.queued
-
     def read(self, path: str) -> bytes | None:
         """A file's bytes in the commit."""
         return self.committed(path)
@@ -112,10 +125,76 @@ class Committed(State):
             yield from (path for path in paths if not self.ignores(path))
 
 
+class Kept(Committed):
+    """A kept record: its files over those of the commit whose code made it.
+
+    Args:
+        name: what a person calls the folder.
+        folder: has a record.json.
+
+    Raises:
+        AuditError: its record.json can't be read.
+    """
+
+    kind = "record"
+
+    def __init__(self, repository: Repository, name: str, folder: Path) -> None:
+        record = read_record(folder)
+        here = repository.has_commit(record.commit)
+        super().__init__(repository, name, record.commit if here else None)
+        self.folder = folder.resolve()
+        self.files = {self._placed(path): digest for path, digest in record.files.items()}
+        """Path from git's root -> MD5 of all that was kept."""
+        self.left_out: dict[str, LeftOut] = {self._placed(out.path): out for out in record.left_out}
+        if not here:
+            what = f"commit {record.commit}, whose code made it, is not here, so its code was not compared"
+            self.gaps = (Gap(where=name, what=f"{what} (git fetch --unshallow)"),)
+
+    def place(self, path: str) -> Path:
+        """Where the record has a file, or would have it."""
+        project = self.repository.folder
+        return self.folder / (path[len(project) + 1 :] if project else path)
+
+    def files_under(self, path: str) -> dict[str, Path]:
+        """(Path below a folder, `` for all) -> file of the record. A file is its own entry, ``."""
+        if path in self.files:
+            return {"": self.place(path)} if self.place(path).is_file() else {}
+        folder = f"{path}/" if path else ""
+        inside = (p for p in self.files if p.startswith(folder) and self.place(p).is_file())
+        return {p[len(folder) :]: self.place(p) for p in inside}
+
+    def listing(self, path: str) -> dict[str, str]:
+        """(Path below a folder) -> hash that the record says, whether or not it has the files."""
+        if path in self.left_out:
+            return self.left_out[path].files or {}
+        return {p[len(path) + 1 :]: digest for p, digest in self.files.items() if p.startswith(path + "/")}
+
+    def keeps(self, path: str) -> bool:
+        """Whether the commit has the file at its own place."""
+        return self.commit is not None and self.repository.blob(self.commit, path) is not None
+
+    def history_of(self, path: str) -> tuple[str | None, str]:
+        """What is checked out, and the file's path in the record's folder."""
+        if self.folder.is_relative_to(self.repository.root):
+            return self.repository.head(), relative(self.place(path), self.repository.root)
+        return None, path
+
+    @cached_property
+    def tree(self) -> pygit2.Tree | None:
+        """The commit's tree with the record's files in it, and without what the record hasn't."""
+        files = self.files_under("")
+        others = [] if self.commit is None else Committed(self.repository, self.name, self.commit).dvc_files()
+        return self.repository.imagined_tree(self.commit, [*others, *self.left_out], files)
+
+    def _placed(self, path: str) -> str:
+        return f"{self.repository.folder}/{path}" if self.repository.folder else path
+
+
 class Workspace(State):
     """The files as they lie in the folder now."""
 
     is_workspace = True
+    kind = "workspace"
 
     def __init__(self, repository: Repository) -> None:
         super().__init__(repository, WORKSPACE, repository.head())
@@ -154,14 +233,17 @@ class Workspace(State):
 
 
 def open_state(repository: Repository, name: str | None) -> State:
-    """The workspace for None or `workspace`, else what has this name.
+    """The workspace for None or `workspace`, else the kept record in this folder, else what has this name.
 
     Raises:
-        AuditError: nothing has this name.
+        AuditError: nothing has this name, or it is the folder of something that is no kept record.
     """
     if name is None or name == WORKSPACE:
         return Workspace(repository)
-    return Committed(repository, repository.resolve(name))
+    if is_record(Path(name)):
+        return Kept(repository, name.rstrip("/"), Path(name))
+    found = repository.resolve(name)
+    return Committed(repository, found.name, found.commit)
 
 
 @cache

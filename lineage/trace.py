@@ -204,7 +204,7 @@ class Recording:
     def of(self, run: Run) -> Commit | None:
         """The commit that first held a run's record; None where none does."""
         data = self._state.read(run.file)
-        if self._state.commit is None or data is None:
+        if data is None:
             return None
         record, first = self._record(data, run), None
         for commit, blob in self._history(run.file):
@@ -225,9 +225,9 @@ class Recording:
     def _history(self, file: str) -> list[tuple[str, str | None]]:
         """(Commit, blob of a file in it), newest first."""
         if file not in self._blobs:
-            assert self._state.commit is not None
-            commits = self._repository.history(self._state.commit)
-            self._blobs[file] = [(commit, self._repository.blob(commit, file)) for commit in commits]
+            start, path = self._state.history_of(file)
+            commits = self._repository.history(start) if start is not None else ()
+            self._blobs[file] = [(commit, self._repository.blob(commit, path)) for commit in commits]
         return self._blobs[file]
 
     def _record_in(self, blob: str, run: Run) -> Any:

@@ -8,6 +8,7 @@ from dvc.exceptions import DvcException
 from lineage.checks.case import Case
 from lineage.checks.declarations import check_declarations
 from lineage.checks.inputs import check_inputs
+from lineage.checks.kept import check_kept
 from lineage.checks.locks import check_links
 from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs, check_remote
@@ -18,9 +19,9 @@ from lineage.contents import Contents
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.hashing import Progress
-from lineage.model import Commit, Fault, Finding, Frozen
+from lineage.model import Commit, Fault, File, Finding, Frozen
 from lineage.repository import Repository
-from lineage.states import open_state
+from lineage.states import Kept, open_state
 from lineage.targets import find_target
 
 
@@ -32,6 +33,10 @@ class Verification(Frozen):
     runs: int
     bytes: int
     """How many were hashed."""
+    by_hash: int
+    """Of a kept record: outputs that it left out and that are nowhere here, so that their hash is all that is known."""
+    by_hash_bytes: int
+    """How large they are, as dvc.lock has it."""
     findings: tuple[Finding, ...]
 
     @property
@@ -55,7 +60,7 @@ def verify(
     """Check a state's record.
 
     Args:
-        revision: a commit, branch, tag or experiment; None for the workspace.
+        revision: a commit, branch, tag, experiment or a kept record's folder; None for the workspace.
         target: what to check the closure of; None for everything.
         remote: the name of a DVC remote that is checked too; "" for the default one.
         progress: is told how many bytes were hashed.
@@ -72,12 +77,15 @@ def verify(
     findings = [*findings_of(case, hashes)]
     if remote is not None:
         findings += check_remote(case, _remote(repository, remote), remote or "(default)")
+    unseen = [*_unseen(case)] if remote is None else []  # of the remote, every object is asked for
     commit = graph.state.commit
     return Verification(
         revision=graph.state.name,
         commit=repository.commit(commit) if commit else None,
         runs=len(names),
         bytes=hashes.bytes,
+        by_hash=len(unseen),
+        by_hash_bytes=sum(file.size or 0 for file in unseen),
         findings=tuple(findings),
     )
 
@@ -89,6 +97,7 @@ def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
     for gap in case.graph.gaps:
         yield Finding(fault=Fault.UNREADABLE, run=None, path=gap.where, what=gap.what)
     yield from check_outputs(case, hashes)
+    yield from check_kept(case)
     yield from check_links(case)
     yield from check_manifests(case)
     yield from check_inputs(case)
@@ -97,6 +106,15 @@ def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
     yield from check_declarations(case)
     yield from check_sources(case)
     yield from check_reports(case)
+
+
+def _unseen(case: Case) -> Iterator[File]:
+    """What a kept record left out and the cache doesn't have whole."""
+    for _, file in case.outputs():
+        if isinstance(case.state, Kept) and file.path in case.state.left_out:
+            digests = [file.hash or "", *((case.contents.listing(file) or {}).values() if file.is_folder else ())]
+            if not all(case.contents.object(digest, file.algorithm).exists for digest in digests):
+                yield file
 
 
 def _remote(repository: Repository, name: str) -> object:

@@ -1,4 +1,4 @@
-"""Are the bytes those of dvc.lock? In the workspace, in git, in the cache and, if asked, in a remote; hashed anew."""
+"""Are the bytes those of dvc.lock? In workspace, git, kept record, cache and, if asked, a remote; hashed anew."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from lineage.checks.case import Case
 from lineage.contents import listed
 from lineage.hashing import Progress, file_hash, stream_hash
 from lineage.model import Fault, File, Finding, Kind, Run
-from lineage.states import Workspace
+from lineage.states import Kept, Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +80,16 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
         claims.append(Claim(run.name, file.path, kept.path, _name(file), file.algorithm, Fault.CACHE))
         if file.is_folder:
             yield from _cached_folder(case, run, file, claims)
+    if isinstance(case.state, Kept):
+        claims += _in_record(case.state, run, file)
+        return  # what it hasn't, `kept` tells
     if in_workspace:
         yield from _in_workspace(case, run, file, here, claims)
     elif blob is not None and (found := case.blob_hash(blob, file.algorithm)) != file.hash:
         what = f"the commit has {found}, the stage wrote {file.hash}"
         yield Finding(fault=Fault.METRIC, run=run.name, path=file.path, what=what)
     if not kept.exists and not in_workspace and blob is None:
-        what = f"{file.hash} is neither in the cache nor in the {'workspace' if case.state.is_workspace else 'commit'}"
+        what = f"{file.hash} is neither in the cache nor in the {case.state.kind}"
         yield Finding(fault=Fault.MISSING, run=run.name, path=file.path, what=what)
 
 
@@ -99,7 +102,9 @@ def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Ite
         name = f"{file.path}/{path}"
         if inner.exists:
             claims.append(Claim(run.name, name, inner.path, digest, file.algorithm, Fault.CACHE))
-        elif not (case.state.is_workspace and (case.state.repository.root / name).is_file()):
+        elif not isinstance(case.state, Kept) and not (
+            case.state.is_workspace and (case.state.repository.root / name).is_file()
+        ):
             what = f"{digest} is not in the cache"
             yield Finding(fault=Fault.MISSING, run=run.name, path=name, what=what)
 
@@ -127,6 +132,17 @@ def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Cla
         claims += [
             Claim(run.name, f"{file.path}/{n}", files[n], listing[n], file.algorithm, fault) for n in sorted(both)
         ]
+
+
+def _in_record(state: Kept, run: Run, file: File) -> Iterator[Claim]:
+    """What a kept record has of an output."""
+    fault = Fault.METRIC if state.keeps(file.path) else Fault.OUTPUT
+    listing = state.listing(file.path)
+    for path, place in state.files_under(file.path).items():
+        if path:
+            yield Claim(run.name, f"{file.path}/{path}", place, listing[path], file.algorithm, fault)
+        else:
+            yield Claim(run.name, file.path, place, file.hash or "", file.algorithm, fault)
 
 
 def _name(file: File) -> str:
@@ -161,7 +177,7 @@ def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
 
 
 def _is_pushed(case: Case, run: Run, file: File) -> bool:
-    return run.kind is not Kind.IMPORT and case.state.blob(file.path) is None
+    return run.kind is not Kind.IMPORT and not case.state.keeps(file.path)
 
 
 def _remote_object(remote: Any, name: str, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:

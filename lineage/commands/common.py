@@ -34,7 +34,9 @@ Target = Annotated[
 ]
 Revision = Annotated[
     str | None,
-    typer.Option("--rev", help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
+    typer.Option(
+        "--rev", help="A commit, branch, tag, experiment or kept record; without it, the workspace.", show_default=False
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", help="Write to this file instead of stdout.", show_default=False)

@@ -19,7 +19,9 @@ SHOWN = 12
 
 
 def diff_command(
-    a: Annotated[str, typer.Argument(help="A commit, branch, tag, experiment, or `workspace`.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(help="A commit, branch, tag, experiment, kept record, or `workspace`.", show_default=False)
+    ],
     b: Annotated[str, typer.Argument(help="Another; without it, the workspace.")] = "workspace",
     target: Annotated[
         str | None, typer.Argument(help="Only what is upstream of this artifact, number or stage.", show_default=False)

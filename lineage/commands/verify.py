@@ -14,7 +14,10 @@ from lineage.verify import Verification, verify
 def verify_command(
     revision: Annotated[
         str | None,
-        typer.Argument(help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
+        typer.Argument(
+            help="A commit, branch, tag, experiment or a kept record's folder; without it, the workspace.",
+            show_default=False,
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Check only what is upstream of this artifact or stage.", show_default=False)
@@ -50,6 +53,10 @@ def _print(found: Verification) -> None:
         _list(partial)
     if not wrong:
         out.print(f"{name}: {'[green]all that could be checked holds' if partial else '[green]holds'}")
+    if found.by_hash:
+        outputs = "output is" if found.by_hash == 1 else "outputs are"
+        size = f"{found.by_hash_bytes / 1e6:,.1f} MB"
+        out.print(f"{found.by_hash} {outputs} known only by hash ({size}): neither kept in the record nor in the cache")
     counted = ", ".join(f"{count} {fault}" for fault, count in Counter(f.fault.value for f in found.findings).items())
     out.print(f"[dim]{found.runs} runs, {found.bytes / 1e6:,.1f} MB hashed{': ' + counted if counted else ''}")
 
