@@ -193,6 +193,10 @@ EDITS: dict[str, tuple[Callable[[Project], object], Found]] = {
         lambda p: (p.root / KEPT / "dvc.lock").unlink(),
         {(Fault.RECORD, None, "dvc.lock"), *((Fault.NEVER_RUN, n, "dvc.yaml") for n in STAGES)},
     ),
+    "an output's hash in record.json": (
+        lambda p: edit(p, "record.json", f'"{REPORT}": "', f'"{REPORT}": "0'),
+        {(Fault.RECORD, "report", REPORT)},
+    ),
     "an output that record.json doesn't name": (
         lambda p: edit(p, "record.json", f'  "{REPORT}"', f'  "other-{REPORT}"'),
         {(Fault.RECORD, None, f"other-{REPORT}"), (Fault.RECORD, "report", REPORT)},
@@ -325,6 +329,8 @@ def refused(project: Project) -> str:
         (lambda p: (p.replace("code/train.py", "5", "6"), p.run()), "code differs: code/train.py (train@a-1)"),
         (lambda p: p.write(f"{KEPT}/params.yaml", b"mine"), "in the way that are no former record's: params.yaml"),
         (lambda p: p.write(f"{KEPT}/data/parts/a.txt", b"mine"), "no former record's: data/parts/a.txt"),
+        (lambda p: p.write(f"{KEPT}/data", b"mine"), "no former record's: data/parts/a.txt"),
+        (lambda p: p.write(f"{KEPT}/dvc.lock/mine.txt", b"mine"), "no former record's: dvc.lock"),
         (lambda p: (p.root / KEPT).symlink_to(p.root / "code"), "DVC would take it for a part of the project"),
         (lambda p: p.write(KEPT, b"mine"), "no folder"),
         (lambda p: p.write(".dvcignore", b""), "Add the line /kept/ to"),
@@ -337,6 +343,19 @@ def test_what_does_not_hold_or_has_no_place_is_refused(
     project = ran(simulated, tmp_path / "project")
     change(project)
     assert expected in refused(project)
+
+
+def test_nothing_behind_a_link_is_replaced(simulated: Project, tmp_path: Path) -> None:
+    project = ran(simulated, tmp_path / "project")
+    keep(Repository(project.root), project.root / KEPT)
+    shutil.move(project.root / KEPT / "models", tmp_path / "models")
+    (project.root / KEPT / "models").symlink_to(tmp_path / "models")
+    assert f"no former record's: {MODEL}" in refused(project)
+    (project.root / KEPT / "models").unlink()
+    (project.root / KEPT / REPORT).unlink()
+    (project.root / KEPT / REPORT).symlink_to(project.root / REPORT)
+    assert f"no former record's: {REPORT}" in refused(project)
+    assert (tmp_path / MODEL).is_file()
 
 
 def test_without_a_commit_there_is_no_code_to_name(without_commits: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from stages.params.base import BaseParams, CheckpointParams
 from stages.params.model import ModelParams
 from stages.params.section import read_yaml, validate
 from stages.store import Checkpoints
-from tests.softmask.test_checkpoint import hub_config, write_hub, write_lightning
+from tests.softmask.published import hub_config, write_hub, write_lightning
 from tests.tiny_judge import packed_letters
 
 REVISION = "0123456789" * 4

@@ -250,6 +250,7 @@ def state(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
+@pytest.mark.slow
 def test_the_command_plans_the_paper_and_touches_nothing(origin: Path) -> None:
     before = state(origin)
     done = command("--profile", "paper", "--flops", "1e15", "--set", "seeds=[1,2]", "--json", folder=origin)
@@ -261,6 +262,7 @@ def test_the_command_plans_the_paper_and_touches_nothing(origin: Path) -> None:
     assert state(origin) == before
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_each_stage_and_a_sum(origin: Path) -> None:
     done = command("--profile", "smoke", folder=origin)
     assert done.returncode == 0, done.stderr
