@@ -5,7 +5,6 @@ lineage does writes into a project, and this only below the folder that it is to
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -109,15 +108,26 @@ def _former(folder: Path) -> set[str]:
 
 
 def _check_places(folder: Path, record: Record) -> None:
-    """That nothing is overwritten that no record put there."""
+    """That nothing is overwritten or removed that no record put there, behind links neither."""
     former = _former(folder)
-    others = [path for path in (NAME, *record.files) if path not in former and os.path.lexists(folder / path)]
+    places = sorted({*former, NAME, *record.files})
+    others = [path for path in places if _is_taken(folder, path, former)]
     if others:
         raise AuditError(
             f"files are in the way that are no former record's: {', '.join(others[:NAMED])}",
             where=str(folder),
             expected="a new folder, or that of a former record, which is replaced",
         )
+
+
+def _is_taken(folder: Path, path: str, former: set[str]) -> bool:
+    """Whether a place, or what should be a folder above it, is something else than a former record's file."""
+    there = folder / path
+    above = [place for place in there.parents if place.is_relative_to(folder) and place != folder]
+    if any(place.is_symlink() for place in (there, *above)):
+        return True
+    files = [there, *(place for place in above if not place.is_dir())]
+    return there.is_dir() or any(place.exists() and relative(place, folder) not in former for place in files)
 
 
 def _check_graph(graph: Graph) -> None:

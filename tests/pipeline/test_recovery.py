@@ -7,10 +7,12 @@ import json
 import random
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from stages.files import read_json
 from tests.pipeline.clones import Clone, attempt
 
 pytestmark = pytest.mark.slow
@@ -291,6 +293,19 @@ def test_two_processes_train_as_one_does_and_go_on_when_interrupted(without_drop
     assert done.returncode == 0 and RESUMED.search(done.stderr), done.stderr
     assert two.content(stage) == undisturbed
     assert two.unfinished() == []
+
+
+def test_every_process_makes_the_passes_that_the_coin_asks_for(without_dropout: Clone, tmp_path: Path) -> None:
+    """Two processes and one: each micro-batch takes the same number of forward passes on all of them."""
+    passes = []
+    for processes in (1, 2):
+        clone = without_dropout.copy(tmp_path / str(processes))
+        clone.compose(*TWO_FACES, f"compute.processes={processes}")
+        clone.run(sys.executable, "-m", "tests.pipeline.counted_arm", "--arm", "sm_iso_update", "--seed", "1")
+        passes += [read_json(clone.root / f"forwards-{rank}.json") for rank in range(processes)]
+        costs = read_json(clone.root / f"models/mdlm/{SM}/costs.json")
+        assert (len(passes[-1]), sum(passes[-1])) == (costs["backwards"], costs["forwards"])
+    assert passes[0] == passes[1] == passes[2] and set(passes[0]) == {1, 2}
 
 
 def test_a_micro_batch_whose_coin_differs_would_show_in_the_history(without_dropout: Clone, tmp_path: Path) -> None:
