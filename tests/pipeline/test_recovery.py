@@ -6,6 +6,7 @@ Every test lets the real stage work in a copy of one finished run, and compares 
 import json
 import random
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -301,7 +302,8 @@ def test_every_process_makes_the_passes_that_the_coin_asks_for(without_dropout: 
     for processes in (1, 2):
         clone = without_dropout.copy(tmp_path / str(processes))
         clone.compose(*TWO_FACES, f"compute.processes={processes}")
-        clone.run(sys.executable, "-m", "tests.pipeline.counted_arm", "--arm", "sm_iso_update", "--seed", "1")
+        shutil.copy(Path(__file__).with_name("counted_arm.py"), clone.root)
+        clone.run(sys.executable, "-m", "counted_arm", "--arm", "sm_iso_update", "--seed", "1")
         passes += [read_json(clone.root / f"forwards-{rank}.json") for rank in range(processes)]
         costs = read_json(clone.root / f"models/mdlm/{SM}/costs.json")
         assert (len(passes[-1]), sum(passes[-1])) == (costs["backwards"], costs["forwards"])
