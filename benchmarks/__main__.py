@@ -5,6 +5,7 @@ The rows go to reports/bench.json, which DVC doesn't know: they are of one machi
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +36,8 @@ UNASKED = ("mdlm", "packing")
 """What runs without names."""
 COLUMNS = ("what", "against", "ratio", "aim", "s", "s, against", "MiB", "MiB, against", "how")
 WORDS = ("what", "against", "aim", "how")
+WIDE = 200
+"""Characters a line where there is no terminal to ask."""
 
 
 def show(name: str, rows: list[Measured], console: Console) -> None:
@@ -86,7 +89,7 @@ def main(
             raise typer.BadParameter(f"{name!r} is none; expected {', '.join(MODULES)}")
     former()  # not only after minutes
     torch.set_num_threads(threads)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     machine = platform.processor() or platform.machine()
     console.print(f"{machine}, {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}")
     for name in names or UNASKED:

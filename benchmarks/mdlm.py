@@ -104,7 +104,7 @@ PAPER = Size(
 
 
 def measure() -> list[Measured]:
-    """Both sizes; about five minutes on two cores, and 6 GiB of memory."""
+    """Both sizes; eight minutes on two busy cores, and 4 GiB of memory."""
     rows = []
     for size in (TINY, PAPER):
         model = make_model(size)

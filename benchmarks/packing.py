@@ -37,7 +37,7 @@ VALIDATION_CHARACTERS = 10_000
 
 
 def measure() -> list[Measured]:
-    """Every size against `datasets.map`, and how memory grows; about ten minutes on two free cores."""
+    """Every size against `datasets.map`, and how memory grows; half an hour on two busy cores."""
     corpus = Params.read({}).corpus
     documents = list(package_documents(corpus.package_sources))
     rows: list[Measured] = []
