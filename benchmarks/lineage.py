@@ -112,6 +112,7 @@ def _record(hashes: dict[str, str], number: int) -> tuple[dict[str, object], dic
     params = f"rate: {number}\n".encode()
     made = {**hashes, "evaluate": bytes_hash(metrics)}
     lock: dict[str, object] = {}
+    declared: dict[str, dict[str, object]] = {}
     for stage in STAGES:
         above = [{"path": f"{s}.bin", "hash": "md5", "md5": made[s]} for s in ABOVE.get(stage, [])]
         code = {"path": "code.py", "hash": "md5", "md5": bytes_hash(CODE)}
@@ -120,9 +121,16 @@ def _record(hashes: dict[str, str], number: int) -> tuple[dict[str, object], dic
         if stage.startswith("train"):
             entry["params"] = {"params.yaml": {"rate": number}}
         lock[stage] = {**entry, "outs": [{"path": out, "hash": "md5", "md5": made[stage]}]}
-    stages = {s: {"cmd": f"python code.py {s}"} for s in STAGES if "@" not in s}
-    trained = {"matrix": {"arm": ["a", "b"]}, "cmd": "python code.py train@${item.arm}"}
-    pipeline = yaml.safe_dump({"stages": {**stages, "train": trained}})
+        if stage == "train@b":
+            continue  # declared with train@a, as a matrix
+        template, artifact = (part.replace("@a", "@${item.arm}") for part in (stage, out))
+        declared[stage.partition("@")[0]] = {
+            **({"matrix": {"arm": ["a", "b"]}, "params": ["rate"]} if "@" in stage else {}),
+            "cmd": f"python code.py {template}",
+            "deps": ["code.py", *(f"{s}.bin" for s in ABOVE.get(stage, []))],
+            "outs": [artifact],
+        }
+    pipeline = yaml.safe_dump({"stages": declared})
     return lock, {"metrics.json": metrics, "params.yaml": params, "dvc.yaml": pipeline.encode()}
 
 
@@ -141,7 +149,8 @@ def _large(root: Path) -> list[Measured]:
         file.replace(places[-1])
         outs = [{"path": f"{number}.bin", "hash": "md5", "md5": digest}]
         lock[f"make-{number}"] = {"cmd": "python code.py", "deps": [dict(code)], "outs": outs}
-    pipeline = {"stages": {name: {"cmd": "python code.py"} for name in lock}}
+    declared = {"cmd": "python code.py", "deps": ["code.py"]}
+    pipeline = {"stages": {f"make-{n}": {**declared, "outs": [f"{n}.bin"]} for n in range(LARGE)}}
     for number in range(2):
         project.experiment(number, lock, {"dvc.yaml": yaml.safe_dump(pipeline).encode(), "n": str(number).encode()})
     started = time.perf_counter()
