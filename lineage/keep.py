@@ -126,8 +126,9 @@ def _is_taken(folder: Path, path: str, former: set[str]) -> bool:
     above = [place for place in there.parents if place.is_relative_to(folder) and place != folder]
     if any(place.is_symlink() for place in (there, *above)):
         return True
-    files = [there, *(place for place in above if not place.is_dir())]
-    return there.is_dir() or any(place.exists() and relative(place, folder) not in former for place in files)
+    inside = [p for p in there.rglob("*") if p.is_symlink() or not p.is_dir()] if there.is_dir() else [there]
+    files = [*inside, *(place for place in above if not place.is_dir())]
+    return not inside or any(place.exists() and relative(place, folder) not in former for place in files)
 
 
 def _check_graph(graph: Graph) -> None:
@@ -241,8 +242,9 @@ def _refuse(state: State, findings: Iterable[Finding]) -> None:
 
 def _replace(folder: Path, made: Path, record: Record) -> None:
     """Puts a record in place of a former one. Cut short, it leaves one that can be replaced, and that doesn't hold."""
-    for path in _former(folder) - {NAME}:
-        (folder / path).unlink(missing_ok=True)
+    for path in sorted(_former(folder) - {NAME}):
+        if (folder / path).is_file():  # one that was edited by hand may name files in files
+            (folder / path).unlink()
         for inner in (folder / path).parents:
             if inner == folder or not inner.is_dir() or any(inner.iterdir()):
                 break

@@ -394,6 +394,19 @@ def test_other_files_and_records_below_stay(simulated: Project, tmp_path: Path) 
             assert verify(Repository(project.root), str(project.root / record)).holds
 
 
+def test_a_former_record_may_have_a_folder_where_the_next_has_a_file(simulated: Project, tmp_path: Path) -> None:
+    project = ran(simulated, tmp_path / "project")
+    keep(Repository(project.root), project.root / KEPT)
+    (project.root / KEPT / REPORT).unlink()
+    project.write(f"{KEPT}/{REPORT}/page", b"")
+    shutil.rmtree(project.root / KEPT / PARTS)
+    project.write(f"{KEPT}/{PARTS}", b"")
+    edit(project, "record.json", f'"{REPORT}"', f'"{REPORT}/page"')
+    edit(project, "record.json", f'"{PARTS}/a.txt"', f'"{PARTS}"')
+    keep(Repository(project.root), project.root / KEPT)
+    assert found(project) == set()
+
+
 def _texts(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
