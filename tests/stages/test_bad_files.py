@@ -20,14 +20,18 @@ from safetensors.torch import load_file, save_file
 from softmask.backbones.dit import read
 from softmask.errors import InputError
 from softmask.tokens import PackedTokens, Vocabulary
-from stages import arm, evaluate, generate, tokens
+from stages import arm, base, evaluate, generate, tokens
 from stages.component import MAY_PASS, MISTAKE
 from stages.compute import set_up
 from stages.evaluate import SAMPLE_FIELDS
 from stages.files import read_arrays, read_json, read_lines, read_tokenizer, write_json, write_lines
+from stages.mdlm_training import new_model
 from stages.params.compute import ComputeParams
 from stages.params.corpus import ShardsParams
+from stages.params.model import ModelParams
+from stages.params.section import read_yaml
 from stages.sources.documents import Document, ShardWriter
+from tests.softmask.published import traps, write_hub, write_lightning
 from tests.softmask.tiny import tiny_mdlm
 from tests.stages import tiny_stage
 from tests.tiny_judge import character_tokenizer, packed_letters
@@ -207,6 +211,33 @@ def test_a_torn_or_foreign_model_is_named_before_anything_is_generated(
     damage(model / file)
     err = complaint(generate.STAGE, ["--model", "base"], monkeypatch, capsys)
     assert err.startswith(f"error: {model / where}: ") and re.search(message, err), err
+
+
+@pytest.mark.parametrize("name", ["mdlm.ckpt", "hub/pytorch_model.bin", "hub/model.safetensors"])
+@pytest.mark.parametrize("harmful", [True, False])
+def test_a_harmful_or_torn_checkpoint_makes_no_base(
+    name: str, harmful: bool, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, layout = project / "models/import" / name, "hub" if name.startswith("hub") else "lightning"
+    params = read_yaml(Path("params.yaml"))
+    source = file.parent if layout == "hub" else file
+    params["base"] |= {"source": "checkpoint", "weights": "ema"}
+    params["base"]["checkpoint"] |= {"layout": layout, "path": str(source)}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    model = new_model(ModelParams(**params["model"]), PackedTokens.open(Path("data/tokens/train")), seed=1)
+    file.parent.mkdir(parents=True)
+    if layout == "hub":
+        write_hub(source, model, name=file.name)
+    else:
+        write_lightning(file, model, model)
+    if harmful:
+        torch.save(traps(project / "executed")["posix.system"], file)
+    else:
+        cut(file)
+    err = complaint(base.STAGE, [], monkeypatch, capsys)
+    torn = "not safetensors" if file.suffix == ".safetensors" else "it can't be read as data"
+    refused = "it refers to posix.system, which is not data"
+    assert err.startswith(f"error: {file}: {refused if harmful and file.suffix != '.safetensors' else torn}"), err
 
 
 def test_weights_that_are_no_tensors_of_the_model_are_named(project: Path) -> None:
