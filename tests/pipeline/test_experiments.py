@@ -1,6 +1,6 @@
 """The named experiments under conf/experiments: every one is a valid study at every size, and runs at smoke size.
 
-What an experiment changes is run stage by stage in one process, on a copy of the finished smoke run; one of them goes
+What the experiments change is run stage by stage in one process, on a copy of the finished smoke run; one of them goes
 through `dvc exp run` as a user starts it.
 """
 
@@ -23,12 +23,17 @@ CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiments").glob("*.yaml"))
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
 EXECUTE = """
-import json, sys
+import json, shutil, sys
 from importlib import import_module
-for name, axes in json.loads(sys.argv[1]):
-    import_module(f"stages.{name}").STAGE.execute(axes)
+from pathlib import Path
+for file, instances in json.load(open(sys.argv[1])).items():
+    shutil.copy(file, "params.yaml")
+    for name, axes in instances:
+        import_module(f"stages.{name}").STAGE.execute(axes)
+    for made in ("report.md", "comparison.json"):
+        shutil.copy(Path("reports") / made, Path(file).with_name(made))
 """
-"""Runs stage instances one after the other; modules are imported once."""
+"""Runs the stage instances of every experiment one after the other, with one import, and keeps what is checked."""
 Instance = tuple[str, dict[str, str]]
 
 
@@ -48,28 +53,39 @@ def compose(file: Path, profile: str, *overrides: str) -> RootParams:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_runs_at_smoke_size(name: str, copy: Clone) -> None:
-    before = read_params(copy)
-    copy.compose(f"experiments={name}")
-    params = read_params(copy)
-    copy.run(sys.executable, "-c", EXECUTE, json.dumps(changed(before, params)))
-    report = (copy.root / "reports/report.md").read_text(encoding="utf-8")
-    comparison = json.loads((copy.root / "reports/comparison.json").read_text(encoding="utf-8"))
+def test_every_experiment_runs_at_smoke_size(copy: Clone, tmp_path: Path) -> None:
+    before, work = read_params(copy.root / "params.yaml"), {}
+    for name in EXPERIMENTS:
+        file = tmp_path / name / "params.yaml"
+        file.parent.mkdir()
+        compose(file, "smoke", f"experiments={name}")
+        work[str(file)] = changed(before, read_params(file))
+    todo = tmp_path / "work.json"
+    todo.write_text(json.dumps(work), encoding="utf-8")
+    copy.run(sys.executable, "-c", EXECUTE, str(todo))
+    for name in EXPERIMENTS:
+        assert_reported(tmp_path / name)
+
+
+def assert_reported(folder: Path) -> None:
+    """The report has every arm and every way of decoding that the experiment names."""
+    params = read_params(folder / "params.yaml")
+    report = (folder / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert [row["arm"] for row in comparison["arm_rows"]] == ["base", *params["arms"]["names"]]
     cell = params["sampling"]["cells"][params["sampling"]["trace"]["cell"]]["sampler"]
     decoded = {curve["sampler"] for curve in comparison["curves"] if curve["arm"] == "sm_iso_update"}
     assert {f"{cell} {variant['name']}" for variant in params["sampling"]["variants"]} <= decoded
     for arm in {*params["arms"]["names"], *params["code"]["arms"]["names"]} - KNOWN:
-        assert arm in report.replace("\\", "")
+        assert arm in report
 
 
 KNOWN = {"binary", "sm", "sm_iso_update", "sm_iso_compute", "sm_k3"}
 """Arms that the report has names of its own for."""
 
 
-def read_params(clone: Clone) -> dict[str, Any]:
-    params: dict[str, Any] = yaml.safe_load((clone.root / "params.yaml").read_text(encoding="utf-8"))
+def read_params(file: Path) -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return params
 
 
