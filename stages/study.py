@@ -72,8 +72,7 @@ def experiment(reader: Reader, record: Path) -> Section:
         return Section("", name, [Paragraph(about(file)), code_tables.at_equal_steps(code)])
     comparison = reader.cited(folder / COMPARISON, Comparison)
     lead = f"{about(file)} Profile {comparison.profile}, seeds {', '.join(map(str, comparison.seeds))}."
-    drawn = (tables.perplexity, tables.differences, tables.curve, tables.pairs, tables.gates)
-    return Section("", name, [Paragraph(lead), *(table(comparison) for table in drawn)])
+    return Section("", name, [Paragraph(lead), *language(comparison)])
 
 
 def about(file: Path) -> str:
