@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import naive
 from benchmarks.table import Cost, Measured, Task, alternate, costs, peak_mib
 from softmask.backbones.dit import Mdlm, MdlmConfig
-from softmask.decoding.decoder import DecodingSettings, _Run
+from softmask.decoding.decoder import DecodingSettings, Run
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.transitions import RemdmSettings
 from softmask.diffusion import LogLinear
@@ -146,7 +146,7 @@ def masked_tokens(config: MdlmConfig, batch: int, fraction: float) -> tuple[Tens
 
 
 def training(size: Size, model: Mdlm) -> list[Measured]:
-    """A step with its optimizer. Weights and optimizer are one for all tasks; a learning rate of 0 keeps them."""
+    """A step with its optimizer, ours fused as in the stages. A learning rate of 0 keeps the weights, one for all."""
     model.train(True)
     x0, x_t = masked_tokens(model.config, size.batch, T)
     t, noise = torch.full((size.batch,), T), LogLinear(0.0)
@@ -159,9 +159,11 @@ def training(size: Size, model: Mdlm) -> list[Measured]:
     }
     for name in ("SM", "binary"):
         torch.testing.assert_close(losses[f"training step {name}"](), losses[f"naive step {name}"]())
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0, weight_decay=0.0)
-    seconds = alternate([partial(_update, loss, optimizer) for loss in losses.values()], size.turns[0], warm_up=2)
-    peaks = [peak_mib(partial(_gradients, loss, optimizer)) for loss in losses.values()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours, plain = (torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=fused) for fused in (True, False))
+    updates = [partial(_update, loss, plain if "naive" in name else ours) for name, loss in losses.items()]
+    seconds = alternate(updates, size.turns[0], warm_up=2)
+    peaks = [peak_mib(partial(_gradients, loss, ours)) for loss in losses.values()]
     paid = {name: Cost(*pair) for name, *pair in zip(losses, seconds, peaks, strict=True)}
     paid["binary step"] = paid["training step binary"]
     note = f"{size.batch} x {model.config.length} tokens, half masked; time with AdamW, memory without"
@@ -187,7 +189,7 @@ class Middle:
     """A run of the decoder that stands at time t with guesses from a step before; each call makes its next step."""
 
     def __init__(self, model: Mdlm, x_t: Tensor, t: float) -> None:
-        self.run = _Run(model, SETTINGS, len(x_t), x_t.shape[1], torch.Generator())
+        self.run = Run(model, SETTINGS, len(x_t), x_t.shape[1], torch.Generator())
         self.x_t, self.t = x_t, t
         self.run.x = x_t.clone()
         self.run.step(0, t, 0.0)  # takes no time, so unmasks nothing, but leaves guesses

@@ -131,13 +131,16 @@ class _ChunkedNll(torch.autograd.Function):
             nll[rows] = (log_z - logits.gather(-1, targets[rows, None])).squeeze(-1)
             if not any(needs):
                 continue
-            dlogits = (logits - log_z).exp_()
+            dlogits = logits.sub_(log_z).exp_()
             dlogits.scatter_add_(-1, targets[rows, None], dlogits.new_full((len(dlogits), 1), -1.0))
-            dlogits = (dlogits * w[rows, None]).to(compute)
+            dlogits = dlogits.mul_(w[rows, None]).to(compute)
             if grad_hidden is not None:
                 grad_hidden[rows] = dlogits @ weight.to(compute)
             if grad_weight is not None:
-                grad_weight += (dlogits.T @ hidden[rows]).to(weight.dtype)
+                if compute == weight.dtype:
+                    grad_weight.addmm_(dlogits.T, hidden[rows])
+                else:
+                    grad_weight += (dlogits.T @ hidden[rows]).to(weight.dtype)
             if grad_bias is not None:
                 grad_bias += dlogits.sum(0).to(grad_bias.dtype)
         ctx.grads = (grad_hidden, grad_weight, grad_bias)

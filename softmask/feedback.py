@@ -183,6 +183,11 @@ class SoftMask(nn.Module):
         tempered = (self._tempered(guesses.log_probs_of(chunk)) for chunk in chunks)
         return self.lam(torch.cat([negative_entropy(rows) for rows in tempered]), omega_s_factor)
 
+    def weights(self, guesses: TopKGuesses, omega_s_factor: Tensor | float = 1.0) -> Tensor:
+        """`[M, 1 + k]`: with which weights the mask's embedding and those of the guesses make the linear mixture."""
+        lam = self.lam(guesses.neg_entropy, omega_s_factor).unsqueeze(-1)
+        return torch.cat([1 - lam, lam * F.softmax(guesses.log_probs, dim=-1)], dim=-1)
+
     def forward(
         self, guesses: Guesses, embedding: Tensor, mask_embedding: Tensor, omega_s_factor: Tensor | float = 1.0
     ) -> Tensor:

@@ -50,7 +50,8 @@ def run(context: Context[Params]) -> None:
     if soft_mask is None:
         objective = BinaryObjective(model, noise, head_chunk)
     else:
-        objective = SoftMaskObjective(with_soft_mask(model, soft_mask), noise, head_chunk)
+        model = with_soft_mask(model, soft_mask)
+        objective = SoftMaskObjective(model, noise, head_chunk)
     job = Job(
         label=f"{context.axes['arm']}-{context.axes['seed']}",
         objective=objective.to(device),
@@ -67,8 +68,7 @@ def run(context: Context[Params]) -> None:
 
 def with_soft_mask(base: Mdlm, params: SoftMaskParams) -> Mdlm:
     """The base with a soft mask at its initial values."""
-    settings = params.model_dump(mode="json", exclude={"p_sm", "omega_learning_rate"})
-    model = Mdlm(MdlmConfig(**{**base.config.to_diff_dict(), "soft_mask": settings}))
+    model = Mdlm(MdlmConfig(**{**base.config.to_diff_dict(), "soft_mask": params.of_model("json")}))
     model.backbone.load_state_dict(base.backbone.state_dict())
     return model
 

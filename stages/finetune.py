@@ -42,9 +42,7 @@ def run(context: Context[Params]) -> None:
     adapter = params.finetuning.adapter
     adapted = add_adapter(model, AdapterSettings(**adapter.model_dump(), seed=seed))
     settings = params.arm.soft_mask
-    soft_mask = None
-    if settings is not None:
-        soft_mask = SoftMask(**settings.model_dump(exclude={"p_sm", "omega_learning_rate"}))
+    soft_mask = None if settings is None else SoftMask(**settings.of_model("python"))
     training = params.finetuning.training
     objective = AnswerObjective(model, soft_mask, training.noise.normalisation, params.compute.head_chunk)
     job = AnswerJob(

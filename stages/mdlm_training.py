@@ -84,10 +84,9 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
         p_sm=job.p_sm,
         seed=job.seed,
     )
-    root = context.checkpoints.path / "training"
     soft_mask = job.objective.model.soft_mask
     initial_omegas = None if soft_mask is None else soft_mask.omegas()
-    args = training_arguments(compute, training, job.seed, root)
+    args = training_arguments(compute, training, job.seed, _checkpoints_of(context))
     model, history = job.objective.model, list[dict[str, float]]()
     if job.steps > 0:
         trainer = _trainer(context, job, training, args, tokens, collator)
@@ -102,6 +101,11 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
         context.counts.update(spent)
 
 
+def _checkpoints_of(context: Context[Any]) -> Path:
+    """Where the run's checkpoints are."""
+    return context.checkpoints.path / "training"
+
+
 def _trainer(
     context: Context[Any],
     job: Job,
@@ -112,7 +116,7 @@ def _trainer(
 ) -> MdlmTrainer:
     callbacks: list[TrainerCallback] = [TokensProgress(job.label, training.batch_size * tokens.length)]
     if args.process_index == 0:  # the others would clear its folder
-        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(Path(args.output_dir or "")))))
+        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(_checkpoints_of(context)))))
     trainer = MdlmTrainer(
         objective=job.objective,
         args=args,

@@ -45,7 +45,7 @@ def training_arguments(
         learning_rate=training.learning_rate,
         lr_scheduler_type=schedule,
         warmup_steps=training.warmup_steps,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         adam_beta1=training.betas[0],
         adam_beta2=training.betas[1],
         adam_epsilon=training.epsilon,

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from softmask.diffusion import log_prob_chunks, subs_log_probs
 from softmask.errors import InputError
-from softmask.feedback import FullGuesses, Guesses, SoftMask, concatenate, top_k_guesses
+from softmask.feedback import FullGuesses, Guesses, SoftMask, TopKGuesses, concatenate, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind, Interpolation
 
 FREQUENCIES = 256
@@ -138,11 +138,13 @@ class Block(nn.Module):
         )
         self.adaLN_modulation = _zero_linear(config.cond_dim, 6 * dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cond: Tensor) -> Tensor:
-        """`[B, L, H]` -> `[B, L, H]`."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cond: Tensor, rows: Tensor | None = None) -> Tensor:
+        """`[B, L, H]` -> `[B, L, H]`, or `[m, H]` of the positions `rows` `[B, L]` bool, which attend to all."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(cond).chunk(6, dim=-1)
-        attended = self.attn_out(self._attend(modulate(self.norm1(x), shift_a, scale_a), cos, sin))
-        x = torch.addcmul(x, gate_a, self._drop(attended))
+        attended = self._attend(modulate(self.norm1(x), shift_a, scale_a), cos, sin)
+        if rows is not None:
+            x, attended = x[rows], attended[rows]
+        x = torch.addcmul(x, gate_a, self._drop(self.attn_out(attended)))
         return torch.addcmul(x, gate_m, self._drop(self.mlp(modulate(self.norm2(x), shift_m, scale_m))))
 
     def _attend(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -190,13 +192,17 @@ class DiT(nn.Module):
         """`[1, cond_dim]`, constant because sigma is 0."""
         return F.silu(self.sigma_map(torch.zeros(1, device=self.rotary_emb.inv_freq.device)))
 
-    def trunk(self, embeddings: Tensor) -> Tensor:
-        """Input embeddings `[B, L, H]` -> last hidden states `[B, L, H]`."""
+    def trunk(self, embeddings: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Input embeddings `[B, L, H]` -> last hidden states `[B, L, H]`, or `[m, H]` of the positions `rows`.
+
+        After its attention the last block runs on `rows` `[B, L]` bool only: no other position sees what it makes.
+        """
         cos, sin = self.rotary_emb(embeddings.shape[1])
         cond, x = self.conditioning(), embeddings
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, cos, sin, cond)
-        return x
+        last: Tensor = self.blocks[-1](x, cos, sin, cond, rows)
+        return last
 
     def head_input(self, hidden: Tensor) -> Tensor:
         """Rows `[m, H]` of hidden states, normed and modulated, as they enter the head's linear layer."""
@@ -249,17 +255,32 @@ class Mdlm(PreTrainedModel):
             omega_s_factor: a schedule's factor, scalar or one for each mask.
         """
         table = self.backbone.vocab_embed.embedding
-        embeddings = F.embedding(x_t, table)
         if guesses is None:
-            return embeddings
+            return F.embedding(x_t, table)
         assert self.soft_mask is not None, "a binary model takes no feedback"
-        mask_id = int(self.config.mask_token_id)
+        if isinstance(guesses, TopKGuesses) and self.soft_mask.interpolation is Interpolation.LINEAR:
+            return self._embed_linearly(x_t, guesses, self.soft_mask.weights(guesses, omega_s_factor))
+        mask_id, embeddings = int(self.config.mask_token_id), F.embedding(x_t, table)
         mixed = self.soft_mask(guesses, table, table[mask_id], omega_s_factor)
         return embeddings.masked_scatter((x_t == mask_id).unsqueeze(-1), mixed.to(embeddings.dtype))
 
+    def _embed_linearly(self, x_t: Tensor, guesses: TopKGuesses, weights: Tensor) -> Tensor:
+        """One bag a position, of its token or of the mask and its guesses: the table gets one gradient, not three."""
+        table, masked = self.backbone.vocab_embed.embedding, (x_t == self.config.mask_token_id).flatten()
+        sizes = torch.where(masked, weights.shape[-1], 1)
+        starts = sizes.cumsum(0) - sizes
+        bags = starts[masked, None] + torch.arange(weights.shape[-1], device=x_t.device)
+        tokens = x_t.new_empty(int(sizes.sum()))
+        tokens[starts] = x_t.flatten()  # a bag of guesses begins with the mask
+        tokens[bags[:, 1:]] = guesses.indices
+        shares = weights.new_ones(len(tokens)).index_put((bags,), weights).to(table.dtype)
+        embeddings = F.embedding_bag(tokens, table, starts, mode="sum", per_sample_weights=shares)
+        return embeddings.view(*x_t.shape, -1)
+
     def hidden(self, x_t: Tensor, guesses: Guesses | None = None, omega_s_factor: Tensor | float = 1.0) -> Tensor:
-        """Last hidden states `[B, L, H]` of a pass on `x_t` `[B, L]`; arguments as in `embed`."""
-        return self.backbone.trunk(self.embed(x_t, guesses, omega_s_factor))
+        """Last hidden states `[M, H]` of the masks in `x_t` `[B, L]`, row-major; arguments as in `embed`."""
+        masked = x_t == self.config.mask_token_id
+        return self.backbone.trunk(self.embed(x_t, guesses, omega_s_factor), masked)
 
     def log_probs(self, rows: Tensor) -> Tensor:
         """Hidden `rows` `[m, H]` -> log-probabilities `[m, V]` under SUBS."""
@@ -276,7 +297,7 @@ class Mdlm(PreTrainedModel):
 
     def forward(self, x_t: Tensor, guesses: Guesses | None = None) -> Tensor:
         """Logits `[B, L, V]` of every position: for parity tests and small models; nothing in the pipeline calls it."""
-        return self.backbone.head(self.hidden(x_t, guesses))
+        return self.backbone.head(self.backbone.trunk(self.embed(x_t, guesses)))
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

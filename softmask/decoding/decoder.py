@@ -108,7 +108,7 @@ def generate(
         generator: a CPU generator; the same state gives the same tokens.
         observer: called after every step.
     """
-    run = _Run(model, settings, batch, length, generator)
+    run = Run(model, settings, batch, length, generator)
     for step, (t, dt) in enumerate(times(settings.nfe, settings.final_t)):
         run.step(step, t, dt)
         if observer is not None:
@@ -120,7 +120,7 @@ def generate(
     return Generated(run.x, run.forwards, run.head_rows)
 
 
-class _Run:
+class Run:
     """The state of one batch: tokens, the last forward's hidden states, and the guesses to feed back."""
 
     def __init__(
@@ -196,9 +196,10 @@ class _Run:
         for part, log_probs in log_prob_chunks(hidden, self.model.backbone.head, self.mask_id, self._chunk):
             takes = max(0, takes_token - part.start)
             chosen.append(choose(log_probs[:takes]))
-            kept.append(top_k_guesses(log_probs[takes:], self._indices.shape[-1]))
+            if takes < len(log_probs):
+                kept.append(top_k_guesses(log_probs[takes:], self._indices.shape[-1]))
         self.head_rows += len(hidden)
-        if len(hidden) > takes_token:
+        if kept:
             guesses = concatenate(kept)
             self._indices[stay], self._log_probs[stay] = guesses.indices, guesses.log_probs
             self._neg_entropy[stay] = guesses.neg_entropy
@@ -216,14 +217,14 @@ class _Run:
         if self._feeds_back and self._carries and bool(self._known.any()):
             guesses, factor = self._guesses(where), self._factor(where)
         elif self._feeds_back and self._two_pass:
-            first = self.model.hidden(self.x[rows])[where[rows]]
+            first = self.model.hidden(self.x[rows])
             guesses = self.model.guesses(first, self._chunk)
             factor = self.settings.omega_schedule.factor(self._masked_fraction()).expand_as(self._neg_entropy)[where]
             self.head_rows += len(first) if self._top_k else 0
             self.forwards[rows] += 1
         if isinstance(guesses, FullGuesses):
             self.head_rows += len(guesses.hidden)  # the mixture computes their distributions anew
-        self._hidden[rows] = self.model.hidden(self.x[rows], guesses, factor)
+        self._hidden[where] = self.model.hidden(self.x[rows], guesses, factor)
         self.forwards[rows] += 1
         self._stale[rows] = False
 

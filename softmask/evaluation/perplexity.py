@@ -38,7 +38,7 @@ def batch_nll(model: Mdlm, x0: Tensor, x_t: Tensor, head_chunk: int) -> BatchNll
     """NLLs of the masked positions of `x_t` `[B, L]`: one forward, two with a soft mask."""
     mask_id = int(model.config.mask_token_id)
     masked = x_t == mask_id
-    rows, targets = model.hidden(x_t)[masked], x0[masked]
+    rows, targets = model.hidden(x_t), x0[masked]
     soft_mask = model.soft_mask
     top_k = soft_mask is not None and soft_mask.kind is FeedbackKind.TOP_K
     nll, entropy, kept = [], [], []

@@ -23,7 +23,7 @@ def masked_nll(
         the weighted sum, differentiable, and the NLLs `[M]` in nats in row-major order, not differentiable.
     """
     masked = x_t == model.config.mask_token_id
-    rows = model.backbone.head_input(model.hidden(x_t, guesses)[masked])
+    rows = model.backbone.head_input(model.hidden(x_t, guesses))
     linear = model.backbone.output_layer.linear
     weights = w[:, None].expand_as(x_t)[masked].float()
     mask_id = int(model.config.mask_token_id)

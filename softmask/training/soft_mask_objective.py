@@ -11,7 +11,7 @@ from softmask.training.elbo import BinaryObjective
 def first_pass(model: Mdlm, x_t: Tensor, head_chunk: int) -> Guesses:
     """The guesses that a binary pass on `x_t` `[B, L]` leaves for its masked positions; no graph is kept."""
     with torch.no_grad():
-        rows = model.hidden(x_t)[x_t == model.config.mask_token_id]
+        rows = model.hidden(x_t)
         return model.guesses(rows, head_chunk)
 
 

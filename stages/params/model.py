@@ -1,6 +1,7 @@
 """`model`, `diffusion` and `soft_mask`-shaped sections: the network, the noise, and the feedback's initial values."""
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -61,3 +62,7 @@ class SoftMaskParams(Section):
     """Initial temperature (full)."""
     omega_learning_rate: float = Field(gt=0)
     """Learning rate of the omegas and the temperature."""
+
+    def of_model(self, mode: Literal["json", "python"]) -> dict[str, Any]:
+        """The arguments of a `SoftMask`, or what a config says of them: all but training's."""
+        return self.model_dump(mode=mode, exclude={"p_sm", "omega_learning_rate"})

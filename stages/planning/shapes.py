@@ -29,12 +29,11 @@ def mdlm_config(
     params: ModelParams, vocabulary: Vocabulary, length: int, soft_mask: SoftMaskParams | None
 ) -> MdlmConfig:
     """The shape of the base or, with a soft mask, of an arm."""
-    trained_with = {"p_sm", "omega_learning_rate"}
     return MdlmConfig(
         vocab_size=vocabulary.size,
         mask_token_id=vocabulary.mask_token_id,
         length=length,
-        soft_mask=None if soft_mask is None else soft_mask.model_dump(mode="json", exclude=trained_with),
+        soft_mask=None if soft_mask is None else soft_mask.of_model("json"),
         **params.model_dump(),
     )
 

@@ -45,7 +45,7 @@ def decoding(sampler: Sampler = Sampler.MDLM, nfe: int = 12, **changes: Any) -> 
 
 @dataclass(frozen=True)
 class Forward:
-    """One call of `model.hidden`."""
+    """One call of `model.hidden`; what it gave is at the masks of `hidden` `[B, L, H]`."""
 
     x: Tensor
     guesses: Guesses | None
@@ -60,7 +60,9 @@ def instrument(model: Mdlm, monkeypatch: pytest.MonkeyPatch) -> list[Forward]:
 
     def hidden(x: Tensor, guesses: Guesses | None = None, factor: Tensor | float = 1.0) -> Tensor:
         out = plain(x, guesses, factor)
-        forwards.append(Forward(x.clone(), guesses, factor, out.clone()))
+        placed = out.new_zeros(*x.shape, out.shape[-1])
+        placed[x == MASK] = out
+        forwards.append(Forward(x.clone(), guesses, factor, placed))
         return out
 
     monkeypatch.setattr(model, "hidden", hidden)
@@ -376,7 +378,7 @@ def test_the_final_argmax_takes_the_likeliest_tokens(monkeypatch: pytest.MonkeyP
     assert bool(left.any())
     with torch.no_grad():
         log_probs = subs_log_probs(model.backbone.head(model.hidden(views[-2].tokens)), MASK)
-    assert torch.equal(made.tokens, torch.where(left, log_probs.argmax(-1), views[-2].tokens))
+    assert torch.equal(made.tokens, views[-2].tokens.masked_scatter(left, log_probs.argmax(-1)))
     without, _ = run(model, decoding(nfe=4, final_t=0.6, final_argmax=False), batch=4)
     assert torch.equal(without.tokens, views[-2].tokens)
     assert forwards

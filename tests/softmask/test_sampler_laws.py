@@ -140,12 +140,10 @@ class ToyModel:
         self.backbone = SimpleNamespace(head=lambda rows: rows)
 
     def hidden(self, x: Tensor, guesses: TopKGuesses | None = None, factor: Any = 1.0) -> Tensor:
-        """`[B, L, V + 1]`; with feedback, what was guessed is sharpened: p^2, renormalised."""
-        rows = self._log_p[torch.from_numpy(self._toy.index(x.numpy()))]
+        """`[M, V + 1]` of the masks; with feedback, what was guessed is sharpened: p^2, renormalised."""
         if guesses is None:
-            return rows
-        fed = torch.zeros(len(guesses.indices), self._toy.v + 1).scatter_(-1, guesses.indices, 2 * guesses.log_probs)
-        return rows.masked_scatter((x == self._toy.v)[..., None], fed)
+            return self._log_p[torch.from_numpy(self._toy.index(x.numpy()))][x == self._toy.v]
+        return torch.zeros(len(guesses.indices), self._toy.v + 1).scatter_(-1, guesses.indices, 2 * guesses.log_probs)
 
     def guesses(self, rows: Tensor, chunk: int) -> TopKGuesses:
         """All V real tokens with their log-probabilities."""
@@ -278,7 +276,11 @@ def take_likeliest(monkeypatch: pytest.MonkeyPatch) -> None:
 def forget_to_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hidden states of the first forward are used for ever."""
     plain = ToyModel.hidden
-    monkeypatch.setattr(ToyModel, "hidden", lambda self, x, *rest: plain(self, torch.full_like(x, self._toy.v), *rest))
+
+    def hidden(self: ToyModel, x: Tensor, *rest: Any) -> Tensor:
+        return plain(self, torch.full_like(x, self._toy.v), *rest)[(x == self._toy.v).flatten()]
+
+    monkeypatch.setattr(ToyModel, "hidden", hidden)
 
 
 WRONG: dict[str, tuple[Sampler, int, Break]] = {
