@@ -1,10 +1,14 @@
 """The Trainer of Dream models: the omegas' own learning rate, evaluation, and the best weights by evaluation loss."""
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -124,29 +128,56 @@ class AnswerTrainer(ResumableTrainer):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Evaluation losses, and for a soft-masked model the omegas and lambda at the masked positions."""
-        objective, device = self._objective, self.args.device
+        """Evaluation losses, and for a soft-masked model the omegas and lambda at the masked positions.
+
+        The batches are dealt to the processes, each of which gets all results, in the order of the batches.
+        """
+        objective = self._objective
         was_training = objective.training
         objective.train(False)
-        sums = {"two_pass": 0.0, "binary": 0.0}
-        count, lams, entropies = 0, [], []
-        for batch in self._evaluation:
-            moved: Any = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in batch.items()}
-            del moved["two_pass"]
-            with self.accelerator.autocast():
-                sums["binary"] += float(objective.loss(**moved, guesses=None)) * len(batch["t"])
-                if (soft_mask := objective.soft_mask) is not None:
-                    masked = objective.masked(moved["x_t"], moved["answer"])
-                    guesses = objective.first_pass(moved["x_t"], moved["visible"], masked, soft_mask)
-                    sums["two_pass"] += float(objective.loss(**moved, guesses=guesses)) * len(batch["t"])
-                    lams.append(soft_mask.lam_of(guesses).double())
-                    entropies.append(entropy_of(guesses))
-            count += len(batch["t"])
+        dealt = dealt_round(len(self._evaluation), self.args.world_size)
+        mine = [self._measured(self._evaluation[batch]) for batch in dealt[self.args.process_index]]
+        by_batch = dict(zip(itertools.chain(*dealt), gather_object(mine), strict=True))
         objective.train(was_training)
+        parts = [by_batch[batch] for batch in range(len(self._evaluation))]
+        count = sum(part.count for part in parts)
+        binary = sum(part.binary for part in parts) / count
         if objective.soft_mask is None:
-            return {LOSS: sums["binary"] / count}
-        gate = {**objective.soft_mask.omegas(), **lam_measures(torch.cat(lams), torch.cat(entropies))}
-        return {LOSS: sums["two_pass"] / count, "eval_loss_binary": sums["binary"] / count, **gate}
+            return {LOSS: binary}
+        lams, entropies = (torch.cat(tensors) for tensors in zip(*(part.gate for part in parts), strict=True))
+        gate = {**objective.soft_mask.omegas(), **lam_measures(lams, entropies)}
+        return {LOSS: sum(part.two_pass for part in parts) / count, "eval_loss_binary": binary, **gate}
+
+    def _measured(self, batch: AnswerBatch) -> "_Measured":
+        objective, count = self._objective, len(batch["t"])
+        moved: Any = {name: v.to(self.args.device) if isinstance(v, Tensor) else v for name, v in batch.items()}
+        del moved["two_pass"]
+        with self.accelerator.autocast():
+            binary = float(objective.loss(**moved, guesses=None)) * count
+            if (soft_mask := objective.soft_mask) is None:
+                return _Measured(count, binary, 0.0, ())
+            masked = objective.masked(moved["x_t"], moved["answer"])
+            guesses = objective.first_pass(moved["x_t"], moved["visible"], masked, soft_mask)
+            two_pass = float(objective.loss(**moved, guesses=guesses)) * count
+            return _Measured(
+                count, binary, two_pass, (soft_mask.lam_of(guesses).double().cpu(), entropy_of(guesses).cpu())
+            )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Of an evaluation batch: its rows, the sums of their losses, and lambda and entropies `[M]` of a soft mask."""
+
+    count: int
+    binary: float
+    two_pass: float
+    gate: tuple[Tensor, ...]
+
+
+def dealt_round(batches: int, processes: int) -> list[list[int]]:
+    """Which batches each process takes, in turns; equally many, as sharded models need it, so the last may repeat."""
+    turns = math.ceil(batches / processes)
+    return [[min(turn * processes + process, batches - 1) for turn in range(turns)] for process in range(processes)]
 
 
 class _Evaluate(TrainerCallback):

@@ -12,6 +12,7 @@ from softmask.backbones.dream import DreamConfig
 from softmask.backbones.dream_flops import head_flops, trunk_flops
 from softmask.decoding.dream_kinds import CacheMode
 from softmask.feedback_kinds import FeedbackKind
+from softmask.training.answer_trainer import dealt_round
 from softmask.training.answers import AnswerNoise, AnswerStream
 from stages import dream_training
 from stages.chat_tokens import SPLITS
@@ -168,14 +169,17 @@ def _training(
 
 
 def _evaluations(facts: Facts, family: str, training: AnswerTrainingParams, soft: bool) -> int:
-    """FLOPs of the evaluation loss before, during and after a run, with soft-masking on both paths."""
+    """FLOPs of each process for the evaluation loss before, during and after a run, with soft-masking on both paths."""
     chats, _ = facts.chats(family, "validation")
     lengths, prompts = (float(sizes.mean()) for sizes in chats.sizes())
     config, count = _model(facts, family).config, min(training.evaluation.examples, len(chats))
     length, masked = round(lengths), round((lengths - prompts) / 2)
     forward = trunk_flops(config, length, length) + head_flops(config, masked)
     times = 1 + math.ceil(training.steps / training.evaluate_every)
-    return times * count * forward * (3 if soft else 1)
+    batches = math.ceil(count / training.evaluation.batch_size)
+    dealt = dealt_round(batches, facts.params.compute.processes)
+    share = min(count, len(dealt[0]) * training.evaluation.batch_size)
+    return times * share * forward * (3 if soft else 1)
 
 
 def _longest(facts: Facts, family: str, training: AnswerTrainingParams) -> int:

@@ -16,7 +16,7 @@ NOTES = (
     "forwards: of micro-batches in training, of sequences elsewhere; in brackets at nominal NFE, where a step that "
     "changes nothing needs none.",
     "FLOPs: matrix products, by the stages' formulas. time: at one speed for all, with the evaluations during a "
-    "finetuning, which no manifest counts and every process makes for itself. MDLM's sampling and evaluation and the "
+    "finetuning, which no manifest counts. MDLM's sampling and evaluation and the "
     "judge compute in float32, which a GPU is slower at, and small batches don't fill it.",
     "memory of one process, disk of outputs, unfinished: checkpoints while a stage runs. Estimates, all three. DVC's "
     "cache takes the disk again where the file system can't share.",

@@ -39,7 +39,7 @@ class Work:
         tokens: that it trains on, generates or measures.
         basis: of forwards, FLOPs and tokens.
         processes: that share the FLOPs.
-        apart: FLOPs that no manifest counts and every process makes for itself: evaluations during a training.
+        apart: FLOPs of each process that no manifest counts: its share of the evaluations during a training.
         memory: bytes of one process at its largest, estimated: libraries and what the allocator keeps come on top.
         disk: bytes of its outputs, estimated.
         unfinished: bytes of its checkpoints while it runs, estimated.

@@ -238,7 +238,7 @@ def test_a_finetune_killed_at_a_checkpoint_resumes_to_the_same_bytes(
 
 @pytest.mark.slow
 def test_two_processes_share_the_batch(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The same items, noise and coins: but for the order of sums, the adapter of one process."""
+    """The same items, noise and coins: but for the order of sums, the adapter and the evaluations of one process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     folders = []
     for processes in (1, 2):
@@ -252,3 +252,5 @@ def test_two_processes_share_the_batch(tmp_path_factory: pytest.TempPathFactory)
     for name, tensor in alone.items():
         torch.testing.assert_close(shared[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
     assert read(folders[0] / "costs.json")["forwards"] == read(folders[1] / "costs.json")["forwards"]
+    for one, two in zip(*(read(folder / "history.json") for folder in folders), strict=True):
+        assert two == pytest.approx(one, rel=1e-2, abs=1e-3)

@@ -208,7 +208,7 @@ def test_the_basis_of_a_sum_is_its_least_sure_part() -> None:
     assert together(parts) == Work(forwards=5, most_forwards=5, memory=5, disk=3, basis=Basis.ABOUT)
 
 
-def test_processes_share_the_flops_of_a_training_and_not_those_of_its_evaluations() -> None:
+def test_processes_share_the_flops_of_a_training_beside_what_each_has_apart() -> None:
     assert Work(flops=10**15, processes=4).seconds(1e14) == 2.5
     assert Work(flops=10**15, apart=10**14, processes=4).seconds(1e14) == 3.5
 
