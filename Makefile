@@ -65,7 +65,7 @@ test-all: test ## Run all tests: the fast ones, then the slow ones (under 40 min
 lint: env ## Check style, formatting and types, as pre-commit does
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy softmask stages pipelines lineage
+	@$(BIN)/mypy softmask stages pipelines lineage benchmarks
 
 format: env ## Mend style and formatting
 	@$(BIN)/ruff check --fix

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from dvc.utils.hydra import compose_and_dump
@@ -109,5 +110,5 @@ def _seconds(task: Callable[[], object]) -> float:
 
 def _flow(root: Path, *targets: str) -> None:
     parameters = {"targets": list(targets), "workspace": str(root)}
-    run = run_deployment("reproduce/local", parameters=parameters, poll_interval=0.1)
+    run: Any = run_deployment("reproduce/local", parameters=parameters, poll_interval=0.1)
     assert run.state.is_completed(), run.state

@@ -117,7 +117,7 @@ def _record(hashes: dict[str, str], number: int) -> tuple[dict[str, object], dic
         above = [{"path": f"{s}.bin", "hash": "md5", "md5": made[s]} for s in ABOVE.get(stage, [])]
         code = {"path": "code.py", "hash": "md5", "md5": bytes_hash(CODE)}
         out = "metrics.json" if stage == "evaluate" else f"{stage}.bin"
-        entry = {"cmd": f"python code.py {stage}", "deps": [code, *above]}
+        entry: dict[str, object] = {"cmd": f"python code.py {stage}", "deps": [code, *above]}
         if stage.startswith("train"):
             entry["params"] = {"params.yaml": {"rate": number}}
         lock[stage] = {**entry, "outs": [{"path": out, "hash": "md5", "md5": made[stage]}]}
