@@ -16,7 +16,7 @@ from stages.files import write_text
 from stages.reporting import code_figures, code_tables, figures, tables
 from stages.reporting.code_schema import CodeComparison
 from stages.reporting.code_sections import code_bullets
-from stages.reporting.content import Block, Figures, Paragraph, Report, Section
+from stages.reporting.content import Block, Figure, Figures, Paragraph, Report, Section
 from stages.reporting.plots import standalone
 from stages.reporting.readings import Reader
 from stages.reporting.render import render_markdown
@@ -82,27 +82,30 @@ def about(file: Path) -> str:
     return " ".join(line.removeprefix("#").strip() for line in said)
 
 
-def pictures(folder: Path) -> dict[str, str]:
-    """File name -> SVG: generation of the continuation, and pass@1, against real forward passes."""
+def pictures(folder: Path) -> dict[str, Figure]:
+    """File name -> picture: generation of the continuation, and pass@1, against real forward passes."""
     reader = Reader()
     comparison = reader.cited(folder / COMPARISON, Comparison)
     code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
     plain = comparison.model_copy(update={"curves": [c for c in comparison.curves if c.sampler == SHOWN_SAMPLER]})
     return {
-        "generation.svg": standalone(figures.generation(plain).figures[0].svg),
-        "pass.svg": standalone(_of_set(code_figures.by_steps(code, []), SHOWN_SET)),
+        "generation.svg": figures.generation(plain).figures[0],
+        "pass.svg": _of_set(code_figures.by_steps(code, []), SHOWN_SET),
     }
 
 
-def _of_set(drawn: Figures, name: str) -> str:
-    return next(figure.svg for figure in drawn.figures if name in figure.title)
+def _of_set(drawn: Figures, name: str) -> Figure:
+    return next(figure for figure in drawn.figures if name in figure.title)
 
 
 def main(folder: Annotated[Path, typer.Argument(help="With record.json, scratch/ and experiments/.")]) -> None:
     """Write FOLDER/README.md, generation.svg and pass.svg."""
-    write_text(folder / "README.md", render_markdown(page(folder)))
-    for name, svg in pictures(folder).items():
-        write_text(folder / name, svg)
+    drawn = pictures(folder)
+    title, lead, rest = render_markdown(page(folder)).split("\n\n", 2)
+    shown = "\n\n".join(f"![{figure.title}]({name})" for name, figure in drawn.items())
+    write_text(folder / "README.md", "\n\n".join((title, lead, shown, rest)))
+    for name, figure in drawn.items():
+        write_text(folder / name, standalone(figure.svg))
 
 
 if __name__ == "__main__":

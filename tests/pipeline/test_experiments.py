@@ -128,7 +128,7 @@ def test_the_page_of_a_study_has_its_findings_its_pictures_and_its_experiments(s
     assert "Trained from scratch: Perplexity" in page and "Fig. 5b" in page and "Table 10" in page
     assert all(finding["text"].split(":")[0] in page.replace("\\", "") for finding in comparison["findings"])
     for name in ("generation.svg", "pass.svg"):
-        assert ElementTree.parse(folder / name).getroot().tag.endswith("svg")
+        assert ElementTree.parse(folder / name).getroot().tag.endswith("svg") and f"]({name})" in page
     (folder / "experiments/k").rename(folder / "experiments/nobody")
     refused = attempt([sys.executable, "-m", "stages.study", str(folder)], smoke.root)
     assert refused.returncode == 2 and "conf/experiments/nobody.yaml: there is no such experiment" in refused.stderr
