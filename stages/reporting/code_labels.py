@@ -52,7 +52,7 @@ def rate(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of shares in points, signed."""
-    return number(100 * value, 1, sign=True)
+    return number(round(100 * value, 9) + 0.0, 1, sign=True)  # a mean's rounding error is no difference, nor is -0
 
 
 def points_span(value: Span) -> str:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from softmask.errors import InputError
+from stages.reporting.code_labels import points
 from tests.stages.reporting.code_run import CodeRun, cell
 from tests.stages.reporting.test_report import Page
 
@@ -209,3 +210,8 @@ def test_a_torn_comparison_is_named(new_run: Callable[[Path], Any], tmp_path: Pa
         file.write_text(file.read_text().replace('"pass1"', '"passed"'))
         with pytest.raises(InputError, match=r"code_comparison\.json: points\.0\.pass1: Field required"):
             run.report()
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-4.4e-18, "+0.0"), (-0.0, "+0.0"), (-0.0133, "\N{MINUS SIGN}1.3"), (1 / 3, "+33.3")])
+def test_points_are_rounded_and_a_rounding_error_is_no_difference(value: float, shown: str) -> None:
+    assert points(value) == shown
