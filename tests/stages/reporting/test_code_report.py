@@ -212,6 +212,9 @@ def test_a_torn_comparison_is_named(new_run: Callable[[Path], Any], tmp_path: Pa
             run.report()
 
 
-@pytest.mark.parametrize(("value", "shown"), [(-4.4e-18, "+0.0"), (-0.0, "+0.0"), (-0.0133, "\N{MINUS SIGN}1.3"), (1 / 3, "+33.3")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-4.4e-18, "+0.0"), (-0.0, "+0.0"), (-0.0133, "\N{MINUS SIGN}1.3"), (1 / 3, "+33.3")],
+)
 def test_points_are_rounded_and_a_rounding_error_is_no_difference(value: float, shown: str) -> None:
     assert points(value) == shown
