@@ -5,6 +5,7 @@ through `dvc exp run` as a user starts it.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -107,11 +108,22 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[Instance]:
 
 
 @pytest.mark.slow
-def test_one_command_runs_and_records_an_experiment(copy: Clone) -> None:
-    copy.run("dvc", "exp", "run", "--name", "schedules", "-S", "profile=smoke", "-S", "experiments=omega_schedules")
-    assert "schedules" in copy.run("dvc", "exp", "list")
-    metrics = json.loads((copy.root / "reports/metrics.json").read_text(encoding="utf-8"))
-    assert any("linear_omega" in sampler for sampler in metrics["generation"]["sm_iso_update"])
+def test_one_command_composes_an_experiment_runs_what_it_changes_and_records_it(copy: Clone) -> None:
+    copy.run("git", "add", "--all")
+    copy.run("git", "commit", "--quiet", "--message=finished")
+    overrides = ("--set-param", "profile=smoke", "--set-param", "experiments=omega_schedules")
+    said = copy.run("dvc", "exp", "run", "--name", "schedules", *overrides)
+    ran = set(re.findall(r"^Running stage '(.+)':$", said, re.MULTILINE))
+    sampled = {"generate_base", "generate@binary-1", "generate@sm_iso_update-1"}  # only SM's samples become others
+    assert ran == {"check", *sampled, "evaluate@sm_iso_update-1", "compare", "report"}
+    workspace, commit = json.loads(copy.run("dvc", "exp", "show", "--json"))
+    (experiment,) = [revision for item in commit["experiments"] for revision in item["revs"]]
+    assert experiment["name"] == "schedules"
+    for state, variants in ((workspace, 2), (experiment, 2), (commit, 0)):
+        assert len(state["data"]["params"]["params.yaml"]["data"]["sampling"]["variants"]) == variants
+        generation = state["data"]["metrics"]["reports/metrics.json"]["data"]["generation"]
+        assert set(generation) == {"base", "binary", "sm_iso_update", "real text"}
+        assert sum("omega" in sampler for sampler in generation["sm_iso_update"]) == variants
 
 
 @pytest.mark.slow

@@ -170,23 +170,6 @@ def test_dvc_shows_every_plot_with_its_points(smoke: Clone) -> None:
     assert {point["model"] for point in points["omega_s"]} == {"sm_iso_update-1"}
 
 
-@pytest.mark.slow
-def test_an_experiment_composes_params_runs_what_they_change_and_is_shown(copy: Clone) -> None:
-    copy.run("git", "add", "--all")
-    copy.run("git", "commit", "--quiet", "--message=finished")
-    said = copy.run("dvc", "exp", "run", "--set-param", "profile=smoke", "--set-param", "report.samples=2")
-    assert re.findall(r"^Running stage '(.+)':$", said, re.MULTILINE) == ["check", "report"]
-    workspace, commit = json.loads(copy.run("dvc", "exp", "show", "--json"))
-    (experiment,) = [revision for item in commit["experiments"] for revision in item["revs"]]
-    for state, samples in ((workspace, 2), (experiment, 2), (commit, 3)):
-        assert state["data"]["params"]["params.yaml"]["data"]["report"]["samples"] == samples
-        assert set(state["data"]["metrics"]["reports/metrics.json"]["data"]["lm"]) == {
-            "base",
-            "binary",
-            "sm_iso_update",
-        }
-
-
 @pytest.mark.parametrize("wrong", ["arms.training.steps=0", "sampling.nucleus_p=1.5"])
 def test_wrong_params_stop_the_run_before_anything_is_computed(copy: Clone, wrong: str) -> None:
     before = copy.run("git", "hash-object", "dvc.lock")
