@@ -140,6 +140,8 @@ class Fault(StrEnum):
     """A file of a kept record isn't what was kept, or is gone."""
     UNPINNED = "source unpinned"
     NEVER_RUN = "never run"
+    LEFT_OVER = "left over"
+    """A run of a stage that dvc.yaml no longer has."""
     MISSING = "missing"
     """Nowhere to be found; not corrupt."""
     UNREADABLE = "unreadable"
@@ -147,7 +149,7 @@ class Fault(StrEnum):
     """It could not be checked, for the reason given."""
 
 
-TOLERABLE = frozenset({Fault.MISSING, Fault.UNREADABLE, Fault.UNCHECKED, Fault.NEVER_RUN})
+TOLERABLE = frozenset({Fault.MISSING, Fault.UNREADABLE, Fault.UNCHECKED, Fault.NEVER_RUN, Fault.LEFT_OVER})
 """What leaves an answer partial and proves nothing wrong."""
 
 

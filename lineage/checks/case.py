@@ -72,9 +72,16 @@ class Case:
             return frozenset()
 
     @cached_property
+    def left_over(self) -> frozenset[str]:
+        """The runs whose stage dvc.yaml no longer has, such as those of a seed that was removed; DVC keeps them."""
+        if isinstance(self.declared, Unreadable):
+            return frozenset()
+        return frozenset(run.name for run in self.runs if run.file.endswith(".lock") and run.name not in self.declared)
+
+    @cached_property
     def live(self) -> tuple[Run, ...]:
-        """The runs that are asked about and not frozen."""
-        return tuple(run for run in self.runs if run.name not in self.frozen)
+        """The runs that are asked about and that DVC would bring up to date: neither frozen nor left over."""
+        return tuple(run for run in self.runs if run.name not in self.frozen | self.left_over)
 
     def outputs(self) -> Iterator[tuple[Run, File]]:
         """Every output of the runs."""

@@ -9,7 +9,7 @@ from lineage.model import Fault, File, Finding, Run
 
 
 def check_declarations(case: Case) -> Iterator[Finding]:
-    """Commands, files and parameters of dvc.yaml against those of dvc.lock; stages that have not run."""
+    """Commands, files and parameters of dvc.yaml against those of dvc.lock; stages that only one of them has."""
     stages = case.declared
     if isinstance(stages, Unreadable):
         yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.yaml", what=str(stages))
@@ -21,6 +21,9 @@ def check_declarations(case: Case) -> Iterator[Finding]:
                 yield Finding(fault=Fault.NEVER_RUN, run=name, path="dvc.yaml", what="dvc.lock has no record of it")
         elif name in case.names and not stage.frozen:
             yield from _differences(run, stage)
+    for name in sorted(case.left_over):
+        what = "by dvc.yaml there is no such stage now: only its outputs are checked; remove it from dvc.lock"
+        yield Finding(fault=Fault.LEFT_OVER, run=name, path="dvc.lock", what=what)
 
 
 def _differences(run: Run, stage: Declared) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from lineage.cli import app
@@ -161,6 +162,19 @@ def test_what_a_stage_reads_and_makes_by_dvc_yaml_alone_is_found(
     project.commit("declared, and not run")
     expected = set() if run is None else {(Fault.DECLARATION, run, "dvc.yaml")}
     assert found(project) == found(project, "HEAD") == expected
+
+
+def test_of_a_run_whose_stage_is_gone_only_its_outputs_are_held_against_the_record(project: Project) -> None:
+    stages = yaml.safe_load(project.text("dvc.yaml"))["stages"]
+    left = {name: stages.pop(name) for name in ("evaluate", "report")}
+    project.write("dvc.yaml", yaml.safe_dump({"stages": stages}, sort_keys=False).encode())
+    project.replace("code/evaluate.py", "7", "11")
+    project.commit("two stages fewer, and other code of one")
+    expected = {(Fault.LEFT_OVER, name, "dvc.lock") for name in left}
+    assert found(project) == found(project, "HEAD") == expected
+    assert not any(fault.proves_wrong for fault in verify(Repository(project.root)).findings)
+    flip(project.root / REPORT)
+    assert found(project) == {*expected, (Fault.OUTPUT, "report", REPORT)}
 
 
 # What can be read of a broken project
