@@ -13,7 +13,7 @@ from lineage.graph import Graph
 from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.lockfile import Unreadable
 from lineage.manifests import Manifest, manifest_of
-from lineage.model import File, Run
+from lineage.model import File, Kind, Run
 from lineage.states import State, Workspace
 
 
@@ -76,12 +76,13 @@ class Case:
         """The runs whose stage dvc.yaml no longer has, such as those of a seed that was removed; DVC keeps them."""
         if isinstance(self.declared, Unreadable):
             return frozenset()
-        return frozenset(run.name for run in self.runs if run.file.endswith(".lock") and run.name not in self.declared)
+        stages = (run.name for run in self.runs if run.kind is Kind.STAGE)
+        return frozenset(name for name in stages if name not in self.declared)
 
     @cached_property
-    def live(self) -> tuple[Run, ...]:
-        """The runs that are asked about and that DVC would bring up to date: neither frozen nor left over."""
-        return tuple(run for run in self.runs if run.name not in self.frozen | self.left_over)
+    def live(self) -> dict[str, Run]:
+        """Name -> run, of those asked about that DVC would bring up to date: neither frozen nor left over."""
+        return {run.name: run for run in self.runs if run.name not in self.frozen | self.left_over}
 
     def outputs(self) -> Iterator[tuple[Run, File]]:
         """Every output of the runs."""

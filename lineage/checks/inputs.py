@@ -13,7 +13,7 @@ def check_inputs(case: Case) -> Iterator[Finding]:
     if case.state.commit is None and not case.state.is_workspace:  # a kept record's, which its gaps tell
         return
     seen: dict[tuple[str, str | None], list[Finding]] = {}
-    for run in case.live:
+    for run in case.live.values():
         if run.kind is not Kind.STAGE:
             continue
         for file in case.graph.own_inputs(run):

@@ -8,8 +8,8 @@ from lineage.model import Fault, File, Finding, Run
 
 
 def check_links(case: Case) -> Iterator[Finding]:
-    """Inputs against the outputs that they are, lie in, or contain; those of frozen stages may have moved on."""
-    for run in case.live:
+    """Inputs against the outputs that they are, lie in, or contain; frozen and left-over stages' may have moved on."""
+    for run in case.live.values():
         for file in run.inputs:
             producers = [made for made in case.graph.producers(file.path) if made[0].name != run.name]
             if not producers or file.hash is None:

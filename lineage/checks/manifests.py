@@ -14,7 +14,7 @@ def check_manifests(case: Case) -> Iterator[Finding]:
         if manifest is None:
             continue
         yield from _outputs(run, manifest)
-        if run.name not in case.frozen | case.left_over:
+        if run.name in case.live:
             yield from _inputs(case, run, manifest)
 
 

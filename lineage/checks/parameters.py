@@ -9,7 +9,7 @@ from lineage.values import differing, shown, value_at
 
 def check_parameters(case: Case) -> Iterator[Finding]:
     """Every parameter that a run recorded, against its file."""
-    for run in case.live:
+    for run in case.live.values():
         for file, key, value in run.settings():
             for inner, now, then in differing(value_at(case.parameters(file), key), value, key):
                 what = f"{inner} is {shown(now)}, the stage ran with {shown(then)}"
