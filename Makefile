@@ -51,7 +51,7 @@ params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, study, pape
 	@test -f conf/profile/$(PROFILE).yaml || { echo "error: there is no conf/profile/$(PROFILE).yaml" >&2; exit 2; }
 	@$(BIN)/python -c "from pathlib import Path; from dvc.utils.hydra import compose_and_dump; compose_and_dump( \
 	    'params.yaml', str(Path('conf').resolve()), None, 'config', 'hydra_plugins', \
-	    ['profile=$(PROFILE)', 'experiments=$(or $(EXPERIMENT),null)'])"
+	    'profile=$(PROFILE) $(EXPERIMENT:%=experiments=%)'.split())"
 
 graph: env ## Bring the code dependencies in dvc.yaml up to date with the imports
 	@$(BIN)/python -m stages.graph --write

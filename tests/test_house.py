@@ -276,3 +276,16 @@ def test_make_help_explains_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony and {line.split()[1] for line in text.splitlines()} == set(phony[1].split())
+
+
+@pytest.mark.parametrize("experiment", ["", "k"])
+def test_make_params_composes_the_named_profile_and_experiment(experiment: str, tmp_path: Path) -> None:
+    make = shutil.which("make")
+    assert make
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    command = [make, "-f", ROOT / "Makefile", "params", "PROFILE=smoke", f"EXPERIMENT={experiment}"]
+    installed = [f"BIN={Path(sys.executable).parent}", f"STAMP={ROOT / 'Makefile'}"]
+    subprocess.run([*command, *installed], cwd=tmp_path, check=True)
+    made = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
+    assert made["profile"] == "smoke"
+    assert ("sm_k10" in made["arms"]["names"]) == bool(experiment)
