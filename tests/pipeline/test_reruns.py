@@ -1,18 +1,17 @@
 """Changing one parameter, or one source file, re-runs exactly the stages that depend on it; a removed seed is gone.
 
-The fast tests ask DVC itself: which stages it calls changed, and which stages stand below them in its graph. `check`
-is left out of the way down, because its output is a constant. The slow tests run the pipeline and see what ran.
+Most tests ask DVC itself: which stages it calls changed, and which stages stand below them in its graph. `check`
+is left out of the way down, because its output is a constant. The others run the pipeline and see what ran.
 """
 
 import contextlib
-from typing import Any
 
 import pytest
 from dvc.repo import Repo
 
 from tests.pipeline.clones import Clone
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")]
 
 SM = "sm_iso_update"
 GENERATE_ARMS = {"generate@binary-1", "generate@sm_iso_update-1"}
@@ -129,22 +128,7 @@ def test_without_a_change_nothing_would_run(changeable: Clone) -> None:
     assert would_run(changeable) == set()
 
 
-FAST = {
-    "arms.settings.sm_iso_update.soft_mask.k=2",
-    "seeds=[1,2]",
-    "code.scoring.extraction_lines=100",
-    "softmask/training/soft_mask_objective.py",
-    "README.md",
-}
-"""Those that `make test` runs; asking DVC takes two seconds each."""
-
-
-def some_slow(cases: dict[str, set[str]]) -> list[Any]:
-    """The cases, all but the FAST ones marked as slow."""
-    return [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in cases]
-
-
-@pytest.mark.parametrize("override", some_slow(PARAMETERS))
+@pytest.mark.parametrize("override", PARAMETERS)
 def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, override: str) -> None:
     params = changeable.root / "params.yaml"
     before = params.read_text(encoding="utf-8")
@@ -157,7 +141,7 @@ def test_one_parameter_reaches_exactly_the_stages_that_depend_on_it(changeable: 
     assert found == {"check"} | PARAMETERS[override]
 
 
-@pytest.mark.parametrize("file", some_slow(FILES))
+@pytest.mark.parametrize("file", FILES)
 def test_one_file_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone, file: str) -> None:
     path = changeable.root / file
     before = path.read_bytes() if path.exists() else None
@@ -178,13 +162,11 @@ def test_check_leaves_a_constant_whatever_the_params_are(copy: Clone) -> None:
     assert (copy.root / "data/check/valid.json").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_changed_setting_of_one_arm_runs_that_arm_and_what_is_below_it(copy: Clone) -> None:
     copy.compose("arms.settings.sm_iso_update.soft_mask.k=2")
     assert copy.repro() == {"check"} | SM_ONLY
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -203,7 +185,6 @@ def test_a_comment_in_the_code_runs_its_stages_and_stops_where_their_results_are
     assert copy.repro() == expected
 
 
-@pytest.mark.slow
 def test_a_new_seed_runs_its_own_stages_and_a_removed_seed_leaves_no_trace(smoke: Clone, copy: Clone) -> None:
     copy.compose("seeds=[1,2]")
     assert copy.repro() == {"check"} | PARAMETERS["seeds=[1,2]"]

@@ -11,6 +11,8 @@ import pytest
 from stages.hashing import file_md5, path_hash
 from tests.pipeline.clones import Clone, attempt, instance_of
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"base", "binary-1", "sm_iso_update-1"}
 STAGES = {
     "check",
