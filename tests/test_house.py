@@ -269,9 +269,15 @@ def test_everything_that_dvc_makes_is_ignored_by_git_but_the_metrics() -> None:
     assert subprocess.run([git, "check-ignore", "-q", "reports/metrics.json"], check=False).returncode == 1
 
 
-def test_make_help_explains_every_target() -> None:
-    make = shutil.which("make")
-    assert make
+@pytest.fixture
+def make() -> str:
+    """The program's path."""
+    found = shutil.which("make")
+    assert found
+    return found
+
+
+def test_make_help_explains_every_target(make: str) -> None:
     text = subprocess.run([make, "--no-print-directory", "help"], capture_output=True, text=True, check=True).stdout
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
@@ -279,9 +285,7 @@ def test_make_help_explains_every_target() -> None:
 
 
 @pytest.mark.parametrize("experiment", ["", "k"])
-def test_make_params_composes_the_named_profile_and_experiment(experiment: str, tmp_path: Path) -> None:
-    make = shutil.which("make")
-    assert make
+def test_make_params_composes_the_named_profile_and_experiment(make: str, experiment: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     command = [make, "-f", ROOT / "Makefile", "params", "PROFILE=smoke", f"EXPERIMENT={experiment}"]
     installed = [f"BIN={Path(sys.executable).parent}", f"STAMP={ROOT / 'Makefile'}"]
