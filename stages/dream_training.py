@@ -11,7 +11,6 @@ from softmask.backbones.dream import DreamConfig
 from softmask.backbones.dream_flops import head_flops, trunk_flops
 from softmask.backbones.passes import BACKWARD, BACKWARD_FROZEN
 from softmask.errors import InputError
-from softmask.training import checkpoints
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answer_trainer import AnswerTrainer
 from softmask.training.answers import AnswerCollator, AnswerNoise, AnswerStream, evaluation_batches
@@ -73,7 +72,7 @@ def train(context: Context[Any], job: AnswerJob, compute: ComputeParams) -> bool
     tokens_per_step = round(float(stream.mean_length) * training.batch_size)
     callbacks: list[TrainerCallback] = [TokensProgress(job.label, tokens_per_step)]
     if args.process_index == 0:  # the others would clear its folder
-        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(root))))
+        callbacks.append(live(job.label))
     if training.gradient_checkpointing:
         job.objective.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     trainer = AnswerTrainer(

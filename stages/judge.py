@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Pri
 from softmask.backbones.causal_lm import forward_flops, load_causal_lm, load_tokenizer
 from softmask.errors import InputError, Unavailable
 from softmask.tokens import PackedTokens, Vocabulary
-from softmask.training import checkpoints
 from softmask.training.causal import CausalObjective, RowsAndNext, collate
 from softmask.training.ema import EmaCallback, averaged
 from softmask.training.resumable import ResumableTrainer
@@ -111,7 +110,7 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
         callbacks=[
             EmaCallback(ema, objective.model),
             TokensProgress("judge", params.training.batch_size * tokens.length),
-            live("judge", resume=bool(checkpoints.all_checkpoints(root))),
+            live("judge"),
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -13,7 +13,6 @@ from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.backbones.passes import BACKWARD
 from softmask.diffusion import LogLinear
 from softmask.tokens import PackedTokens
-from softmask.training import checkpoints
 from softmask.training.elbo import BinaryObjective
 from softmask.training.masking import MaskingCollator
 from softmask.training.stream import TrainingStream
@@ -86,7 +85,7 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
     )
     soft_mask = job.objective.model.soft_mask
     initial_omegas = None if soft_mask is None else soft_mask.omegas()
-    args = training_arguments(compute, training, job.seed, _checkpoints_of(context))
+    args = training_arguments(compute, training, job.seed, context.checkpoints.path / "training")
     model, history = job.objective.model, list[dict[str, float]]()
     if job.steps > 0:
         trainer = _trainer(context, job, training, args, tokens, collator)
@@ -101,11 +100,6 @@ def train(context: Context[Any], job: Job, compute: ComputeParams, diffusion: Di
         context.counts.update(spent)
 
 
-def _checkpoints_of(context: Context[Any]) -> Path:
-    """Where the run's checkpoints are."""
-    return context.checkpoints.path / "training"
-
-
 def _trainer(
     context: Context[Any],
     job: Job,
@@ -116,7 +110,7 @@ def _trainer(
 ) -> MdlmTrainer:
     callbacks: list[TrainerCallback] = [TokensProgress(job.label, training.batch_size * tokens.length)]
     if args.process_index == 0:  # the others would clear its folder
-        callbacks.append(live(job.label, resume=bool(checkpoints.all_checkpoints(_checkpoints_of(context)))))
+        callbacks.append(live(job.label))
     trainer = MdlmTrainer(
         objective=job.objective,
         args=args,

@@ -60,15 +60,28 @@ class TokensProgress(TrainerCallback):
             self._bar.close()
 
 
-def live(instance: str, resume: bool) -> DVCLiveCallback:
+def live(instance: str) -> DVCLiveCallback:
     """DVCLive's callback, logging into a folder of this stage instance."""
-    return DVCLiveCallback(
-        live=Live(
-            str(LIVE_ROOT / instance),
-            resume=resume,
-            report=None,
-            save_dvc_exp=False,
-            dvcyaml=None,
-            monitor_system=False,
-        )
+    log = Live(
+        str(LIVE_ROOT / instance),
+        report=None,
+        save_dvc_exp=False,
+        dvcyaml=None,
+        monitor_system=False,
     )
+    return _FromHistory(log)
+
+
+class _FromHistory(DVCLiveCallback):
+    """Writes the log anew where a training is resumed, from the checkpoint's history.
+
+    DVCLive's own resuming reads its files back, which a killed process leaves cut and ahead of the checkpoint.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        for record in state.log_history:
+            logs = {name: value for name, value in record.items() if name != "step"}
+            self.on_log(args, state, control, logs=logs)

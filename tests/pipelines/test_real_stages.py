@@ -67,6 +67,11 @@ def in_training(clone: Clone, flow: Flow) -> psutil.Process:
     return process
 
 
+def await_resume(project: Project) -> None:
+    """Wait for the line that says so: a run's last lines reach the server after its final state."""
+    until(lambda: RESUMED.search(said([run.id for run in project.runs()])), "a stage that goes on from a checkpoint")
+
+
 def said(runs: list[UUID]) -> str:
     """The log of flow runs on the server, which gives 200 lines at once."""
     wanted, lines = LogFilter(flow_run_id=LogFilterFlowRunId(any_=runs)), list[str]()
@@ -113,7 +118,7 @@ def test_a_machine_lost_in_training_is_given_up_and_there_are_never_two_writers(
         assert len(training(clone)) <= 1, "two writers"
         time.sleep(0.1)
     assert flow.end().is_completed()
-    assert RESUMED.search(said([run.id for run in project.runs()]))
+    await_resume(project)
     assert_same(clone, undisturbed)
 
 
@@ -168,6 +173,6 @@ def test_another_clone_resumes_what_a_killed_worker_had_begun(clones: list[Clone
     assert training(first) == []
     (second,) = [one for one in workers if one is not first]
     assert second.content("base") == undisturbed.content("base") == coordinator.content("base")
-    assert RESUMED.search(said([run.id for run in project.runs()]))
+    await_resume(project)
     assert (coordinator.root / "dvc.lock").read_bytes() == (undisturbed.root / "dvc.lock").read_bytes()
     assert not (coordinator.root / ".checkpoints").exists()

@@ -1,0 +1,52 @@
+"""DVCLive's log of a training: one line a record, also where a process was killed while it wrote."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from stages.progress import LIVE_ROOT, live
+
+HISTORY = [{"loss": 3.5, "epoch": 0.1, "step": 5}, {"loss": 2.5, "epoch": 0.2, "step": 10}]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        yield
+
+
+def log(history: list[dict[str, float]], *losses: float) -> None:
+    """A training that starts with a history, has some losses to log, and is killed."""
+    args, control = TrainingArguments(output_dir="out", report_to=[], use_cpu=True), TrainerControl()
+    state, callback = TrainerState(log_history=history), live("base")
+    callback.on_train_begin(args, state, control)
+    for loss in losses:
+        callback.on_log(args, state, control, logs={"loss": loss})
+
+
+def losses() -> list[float]:
+    header, *lines = (LIVE_ROOT / "base/plots/metrics/loss.tsv").read_text().splitlines()
+    assert header.split("\t") == ["step", "loss"]
+    assert [int(line.split("\t")[0]) for line in lines] == list(range(len(lines)))
+    return [float(line.split("\t")[1]) for line in lines]
+
+
+def test_a_resumed_training_logs_its_checkpoints_history_once() -> None:
+    log([], 3.5, 2.5, 9.0)  # 9.0 is after the checkpoint
+    log(HISTORY, 2.0)
+    assert losses() == [3.5, 2.5, 2.0]
+    assert json.loads((LIVE_ROOT / "base/metrics.json").read_text())["loss"] == 2.0
+
+
+def test_it_needs_none_of_the_files_that_a_killed_process_has_cut() -> None:
+    log([], 3.5, 2.5)
+    files = [path for path in LIVE_ROOT.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"metrics.json", "params.yaml", "loss.tsv"}
+    for path in files:
+        path.write_bytes(b"")
+    log(HISTORY, 2.0)
+    assert losses() == [3.5, 2.5, 2.0]
