@@ -191,11 +191,14 @@ def document(seed: int) -> str:
 
 
 def by_schedule(project: Project) -> FlowRun:
-    """The run that a schedule starts in some seconds, at its end; the next would be in an hour."""
+    """The run that a schedule starts, at its end.
+
+    The server looks for new schedules once a minute, so that the first minute may pass without a run.
+    """
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         soon = datetime.now(UTC) + timedelta(seconds=15)
-        schedule = IntervalSchedule(interval=timedelta(hours=1), anchor_date=soon)
+        schedule = IntervalSchedule(interval=timedelta(minutes=1), anchor_date=soon)
         (made,) = client.create_deployment_schedules(deployment.id, [(schedule, True)])
         wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
 
@@ -203,7 +206,7 @@ def by_schedule(project: Project) -> FlowRun:
             runs = client.read_flow_runs(flow_run_filter=wanted)
             return [run for run in runs if run.state is not None and run.state.is_running()]
 
-        (run, *_) = until(begun, "the schedule")
+        (run, *_) = until(begun, "the schedule", limit=240)
         client.delete_deployment_schedule(deployment.id, made.id)
     assert run.auto_scheduled
     Flow(project, run.id).end(limit=300)
