@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 TIMED = "speed"
 """The stage whose outputs hold times."""
-LONG = ("base.training.steps=100", "base.training.save_every=10")
+LONG = ("base.training.steps=100", "base.training.save_every=10", "orchestration.retry_seconds=1")
 RESUMED = re.compile(r"resuming from \S*checkpoint-(\d+)")
 
 
