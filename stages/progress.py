@@ -79,9 +79,10 @@ class _FromHistory(DVCLiveCallback):
     """
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
+        """Begin the log with what the checkpoint has."""
+        super().on_train_begin(args, state, control, model, **kwargs)  # type: ignore[no-untyped-call]
         for record in state.log_history:
             logs = {name: value for name, value in record.items() if name != "step"}
-            self.on_log(args, state, control, logs=logs)
+            self.on_log(args, state, control, logs=logs)  # type: ignore[no-untyped-call]
