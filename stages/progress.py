@@ -83,6 +83,8 @@ class _FromHistory(DVCLiveCallback):
     ) -> None:
         """Begin the log with what the checkpoint has."""
         super().on_train_begin(args, state, control, model, **kwargs)  # type: ignore[no-untyped-call]
+        if state.global_step == 0:  # what is in its history was logged just now
+            return
         for record in state.log_history:
             logs = {name: value for name, value in record.items() if name != "step"}
             self.on_log(args, state, control, logs=logs)  # type: ignore[no-untyped-call]

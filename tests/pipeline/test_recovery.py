@@ -99,6 +99,11 @@ def cut_logs(clone: Clone) -> None:
         path.write_bytes(path.read_bytes()[:-1] if path.suffix == ".tsv" else b"")
 
 
+def logged(clone: Clone, stage: str) -> str:
+    """The losses in DVCLive's log of a training, each with the number of its record."""
+    return (clone.root / f"reports/live/{stage.rpartition('@')[2]}/plots/metrics/loss.tsv").read_text(encoding="utf-8")
+
+
 def assert_same(clone: Clone, long_run: Clone, stage: str) -> None:
     """The stage's declared outputs are those of the undisturbed run, and its checkpoints are gone."""
     assert clone.content(stage) == long_run.content(stage)
@@ -120,6 +125,7 @@ def test_a_stage_killed_at_random_points_ends_with_the_same_bytes(
     assert_same(disturbed, long_run, stage)
     if not stage.startswith(("generate", "evaluate")):
         assert RESUMED.search(done.stderr)
+        assert logged(disturbed, stage) == logged(long_run, stage)
 
 
 @pytest.mark.parametrize("stage", CODE_WORK)

@@ -19,10 +19,15 @@ def _in_a_folder_of_its_own(tmp_path: Path) -> Iterator[None]:
         yield
 
 
+def arguments() -> TrainingArguments:
+    return TrainingArguments(output_dir="out", report_to=[], use_cpu=True)
+
+
 def log(history: list[dict[str, float]], *losses: float) -> None:
     """A training that starts with a history, has some losses to log, and is killed."""
-    args, control = TrainingArguments(output_dir="out", report_to=[], use_cpu=True), TrainerControl()
-    state, callback = TrainerState(log_history=history), live("base")
+    args, control = arguments(), TrainerControl()
+    state, callback = TrainerState(global_step=int(history[-1]["step"]) if history else 0), live("base")
+    state.log_history = history
     callback.on_train_begin(args, state, control)
     for loss in losses:
         callback.on_log(args, state, control, logs={"loss": loss})
@@ -40,6 +45,15 @@ def test_a_resumed_training_logs_its_checkpoints_history_once() -> None:
     log(HISTORY, 2.0)
     assert losses() == [3.5, 2.5, 2.0]
     assert json.loads((LIVE_ROOT / "base/metrics.json").read_text())["loss"] == 2.0
+
+
+def test_a_record_that_comes_before_the_training_is_logged_once() -> None:
+    args, control, state = arguments(), TrainerControl(), TrainerState()
+    callback = live("base")
+    callback.on_log(args, state, control, logs={"loss": 3.5})
+    state.log_history = [{"loss": 3.5, "step": 0}]
+    callback.on_train_begin(args, state, control)
+    assert losses() == [3.5]
 
 
 def test_it_needs_none_of_the_files_that_a_killed_process_has_cut() -> None:
