@@ -59,7 +59,7 @@ graph: env ## Bring the code dependencies in dvc.yaml up to date with the import
 test: env ## Run the fast tests (under 10 minutes, the environment included)
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-all: test ## Run all tests: the fast ones, then the slow ones (under 40 minutes)
+test-all: test ## Run all tests: the fast ones, then the slow ones (about 45 minutes on two cores)
 	@$(BIN)/python -m pytest -m slow
 
 lint: env ## Check style, formatting and types, as pre-commit does
