@@ -1,7 +1,6 @@
 """DVCLive's log of a training: one line a record, also where a process was killed while it wrote."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,21 @@ HISTORY = [{"loss": 3.5, "epoch": 0.1, "step": 5}, {"loss": 2.5, "epoch": 0.2, "
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        yield
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 def arguments() -> TrainingArguments:
     return TrainingArguments(output_dir="out", report_to=[], use_cpu=True)
 
 
-def log(history: list[dict[str, float]], *losses: float) -> None:
-    """A training that starts with a history, has some losses to log, and is killed."""
+def log(history: list[dict[str, float]], *further: float) -> None:
+    """A training that starts with a history, has some further losses to log, and is killed."""
     args, control = arguments(), TrainerControl()
     state, callback = TrainerState(global_step=int(history[-1]["step"]) if history else 0), live("base")
     state.log_history = history
     callback.on_train_begin(args, state, control)
-    for loss in losses:
+    for loss in further:
         callback.on_log(args, state, control, logs={"loss": loss})
 
 
