@@ -78,12 +78,11 @@ class Shared:
             if found.is_data_source:
                 return self._pull(stage)
             found.remove_outs()
-            found.save_deps()
             try:
                 self._repo.stage_cache.restore(found, pull=True)
             except RunCacheNotFoundError:
                 return False
-            found.save()
+            found.save_outs()  # its inputs are those that the run was found by, whatever lies there by now
             found.commit()
             found.dump(update_pipeline=False)
             return True
