@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from softmask.errors import InputError, Unavailable
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
+from stages.imported import imported
 from stages.params.section import lookup, read_yaml, validate
 from stages.parent import die_with_dvc
 from stages.store import Checkpoints, hold, location
@@ -51,18 +52,31 @@ class StageParams(BaseModel):
         return {name: cls.keys.get(name, name).format(**axes) for name in cls.model_fields}
 
     @classmethod
-    def read(cls, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> Self:
-        """These parameters, validated.
+    def raw(cls, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> dict[str, Any]:
+        """What the file says of them, dotted key -> value.
 
         Raises:
-            InputError: a key is missing, unknown or wrong.
+            InputError: a key is missing, or the file can't be read.
         """
         raw = read_yaml(file)
+        return raw if cls.whole_file else {key: lookup(raw, key, str(file)) for key in cls.tracked(axes).values()}
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], axes: Mapping[str, str], file: Path = PARAMS_FILE) -> Self:
+        """What the file says of them, validated.
+
+        Raises:
+            InputError: a key is unknown or wrong.
+        """
         if cls.whole_file:
             return validate(cls, raw, str(file))
         tracked = cls.tracked(axes)
-        values = {name: lookup(raw, key, str(file)) for name, key in tracked.items()}
-        return validate(cls, values, str(file), prefix=tracked)
+        return validate(cls, {name: raw[key] for name, key in tracked.items()}, str(file), prefix=tracked)
+
+    @classmethod
+    def read(cls, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> Self:
+        """These parameters; raises what `raw` and `of` do."""
+        return cls.of(cls.raw(axes, file), axes, file)
 
 
 class Outside(NamedTuple):
@@ -73,6 +87,18 @@ class Outside(NamedTuple):
     revision: str
     sha256: str
     """Of the bytes that were read."""
+
+
+class _Read(NamedTuple):
+    """What an instance is made from: parameters by dotted key, inputs and code by path with their hashes."""
+
+    params: dict[str, Any]
+    inputs: dict[str, Any]
+    code: dict[str, str]
+
+    def flat(self) -> dict[str, Any]:
+        """All of it by the names that a person knows."""
+        return {**{f"{PARAMS_FILE}: {key}": value for key, value in self.params.items()}, **self.inputs, **self.code}
 
 
 P = TypeVar("P", bound=StageParams)
@@ -125,25 +151,41 @@ class Stage(Generic[P]):
     def execute(self, axes: Mapping[str, str]) -> None:
         """Run the stage in the current folder: check, hold the checkpoints, work, write the manifests."""
         started = time.time()
-        params = self.params.read(axes)
+        began = self._read(axes)
+        known = imported(began.code)
+        _refuse_changes(known, {file: began.code[file] for file in known})
+        params = self.params.of(began.params, axes)
+        record: dict[str, Any] = {
+            "stage": self.instance(axes),
+            "params": params.model_dump(mode="json"),
+            "inputs": began.inputs,
+            "code": began.code,
+        }
+        key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        with hold(location().root, self.instance(axes), key) as checkpoints:
+            context = self._context(params, axes, checkpoints)
+            for path in context.outputs.values():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self.run(context)
+            _refuse_changes(began.flat(), self._read(axes).flat())
+            _write_manifests(record, context, started)
+            checkpoints.clear()
+
+    def _read(self, axes: Mapping[str, str]) -> "_Read":
+        """What this instance is made from, as it lies there now.
+
+        Raises:
+            InputError: an input or a parameter is missing.
+        """
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         for path in inputs.values():
             if not path.exists():
                 raise InputError("the input is missing", where=str(path), todo="Make it first: dvc repro")
-        record: dict[str, Any] = {
-            "stage": self.instance(axes),
-            "params": params.model_dump(mode="json"),
-            "inputs": {str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
-            "code": {path: file_md5(Path(path)) for path in declared_code(self.name)},
-        }
-        key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        with hold(location().root, self.instance(axes), key) as checkpoints:
-            context = self._context(axes, checkpoints)
-            for path in context.outputs.values():
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self.run(context)
-            _write_manifests(record, context, started)
-            checkpoints.clear()
+        return _Read(
+            params=self.params.raw(axes),
+            inputs={str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
+            code={path: file_md5(Path(path)) for path in declared_code(self.name)},
+        )
 
     def main(self) -> None:
         """The command line `python -m stages.NAME [--axis VALUE ...]`; exit codes as `run_command` has them."""
@@ -162,12 +204,12 @@ class Stage(Generic[P]):
         if worker is None:
             self.execute(values)
         else:
-            self.run(self._context(values, Checkpoints.at(Path(worker[0]), worker[1])))
+            self.run(self._context(self.params.read(values), values, Checkpoints.at(Path(worker[0]), worker[1])))
 
-    def _context(self, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
+    def _context(self, params: P, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         outputs = {name: Path(path.format(**axes)) for name, path in self.outputs.items()}
-        return Context(self.params.read(axes), inputs, outputs, axes, checkpoints)
+        return Context(params, inputs, outputs, axes, checkpoints)
 
 
 def run_command(command: Callable[[], None]) -> None:
@@ -190,6 +232,22 @@ def run_command(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         typer.secho("interrupted: finished work is kept, run again to go on", fg="yellow", err=True)
         sys.exit(130)
+
+
+def _refuse_changes(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Hold a stage to what it began with: DVC records what lies there when the stage has ended.
+
+    Raises:
+        InputError: something is another now.
+    """
+    for name in {**began, **now}:
+        if began.get(name) != now.get(name):
+            raise InputError(
+                "it was changed while the stage ran, so nothing is recorded",
+                where=name,
+                expected="what the stage began with",
+                todo="The work is kept: put it back and run again to go on from it, or run again with the change",
+            )
 
 
 def seed_of(text: str) -> int:
