@@ -11,7 +11,7 @@ later; 2 for what a person has to mend.
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -39,7 +39,7 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
     die_with_parent(parent)
     workspace = Workspace(Path.cwd())
     if revision is None:
-        _reproduce(workspace, stage)
+        _reproduce(workspace, stage, workspace.frozen(stage))
         return
     with alone(ALONE, f"the stage {stage}", "Start the worker of a clone with --limit 1"):
         shared = Shared(workspace)
@@ -49,13 +49,13 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
         for step in above:
             if not shared.restore(step.name):
                 raise Unavailable(f"nobody has pushed {step.name}, which {stage} needs")
-        _reproduce(workspace, stage)
+        _reproduce(workspace, stage, None)  # the commit says what it is made from
         shared.push(stage)
 
 
-def _reproduce(workspace: Workspace, stage: str) -> None:
+def _reproduce(workspace: Workspace, stage: str, began: Mapping[str, str] | None) -> None:
     try:
-        workspace.repo.reproduce(targets=[stage], single_item=True)
+        workspace.reproduce(stage, began)
     except DvcException as error:
         causes = list(_causes(error))
         print(f"error: {': '.join(str(cause) for cause in causes)}", file=sys.stderr, flush=True)

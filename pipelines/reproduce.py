@@ -82,7 +82,7 @@ class Conductor:
             return Outcome.UNCHANGED
         with self.dvc:
             # what ran above it may have made the same bytes again
-            if step.recorded and not self.workspace.stale(step.name):
+            if not self.workspace.stale(step):
                 return Outcome.UNCHANGED
             if self.shared is not None and self.shared.restore(step.name):
                 return Outcome.RESTORED
@@ -91,7 +91,7 @@ class Conductor:
         if self.shared is not None:
             with self.dvc:
                 self.shared.fetch_runs()
-                if not self.shared.restore(step.name):
+                if self.workspace.stale(step) and not self.shared.restore(step.name):
                     raise StageFailed(f"{step.name} has run, but its run isn't in the DVC remote")
         return Outcome.RAN
 
@@ -102,6 +102,7 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
 
     Each stage is a run of the deployment `stage/cpu` or `stage/gpu`, in the pool of that name. When all is done,
     dvc.lock has the bytes that `dvc repro` would have written. A cancelled flow cancels its stages; their work is kept.
+    What is run is what lay there when the flow began: a stage that is edited later waits for the next run.
 
     Args:
         targets: stages, everything above them included; all stages if there are none.
@@ -127,7 +128,8 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
             shared.fetch_runs()
         if strays := conductor.children.cancel_strays():
             logger.warning("%d stage runs of an earlier flow were still at work here: cancelled", strays)
-        before, plan = conductor.workspace.recorded(), conductor.workspace.plan(targets or [])
+        before, plan = opened.recorded(), opened.plan(targets or [])
+        opened.freeze(plan)
         with get_client(sync_client=True) as client:
             check_limits(client, params, [step.name for step in plan])
         logger.info("%d stages, %d of them out of date", len(plan), sum(step.stale for step in plan))
@@ -137,7 +139,7 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
             conductor.children.cancel()
             raise
         finally:
-            conductor.workspace.arrange_lock(before, [step.name for step in plan])
+            opened.arrange_lock(before, [step.name for step in plan])
         _report(states)
 
 

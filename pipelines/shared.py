@@ -50,9 +50,9 @@ class Shared:
             InputError: somebody has changed files here; there is no such commit.
         """
         scm = self._repo.scm
+        self._nothing_changed("A worker's clone is for its worker alone: commit or discard it")
         if scm.get_rev() == revision:
             return
-        self._nothing_changed("A worker's clone is for its worker alone: commit or discard it")
         try:
             scm.fetch()
             scm.checkout(revision, force=True)

@@ -4,12 +4,15 @@ DVC's own API does all of it. DVC deletes nothing and runs nothing from here; `p
 Names and targets are those of the current folder, which has to be the project's.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from dvc.dependency.param import ParamsDependency, read_param_file
 from dvc.dvcfile import LOCK_FILE, PROJECT_FILE
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
@@ -18,6 +21,11 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import load_yaml, modify_yaml
 
 from softmask.errors import InputError, Unavailable
+from stages.files import read_json, write_json
+from stages.params.section import lookup
+
+FROZEN = Path(".dvc/tmp/frozen.json")
+"""What the stages of the flow at work here are made from."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,14 @@ class Step:
         upstream: names of the stages that make its inputs.
         recorded: it is in dvc.lock; if not, it is out of date whatever becomes of its upstream.
         stale: it was out of date when the plan was made.
+        own: what it was made from then, beside what other stages make (see `Workspace.own`).
     """
 
     name: str
     upstream: tuple[str, ...]
     recorded: bool
     stale: bool
+    own: Mapping[str, str]
 
 
 class Workspace:
@@ -69,18 +79,73 @@ class Workspace:
                     upstream=tuple(sorted(above.addressing for above in graph.successors(stage))),
                     recorded=stage.addressing in recorded,
                     stale=bool(stage.status()),
+                    own=own,
                 )
-                for stage in order
+                for stage, own in zip(order, self._own(order), strict=True)
             ]
 
-    def stale(self, name: str) -> bool:
+    def freeze(self, plan: Sequence[Step]) -> None:
+        """Hold the runs in this folder to what the stages of a plan are made from now, until the next flow."""
+        write_json(self.root / FROZEN, {step.name: step.own for step in plan})
+
+    def frozen(self, name: str) -> Mapping[str, str] | None:
+        """What the flow at work here has found a stage to be made from; None where there is none."""
+        path = self.root / FROZEN
+        return read_json(path).get(name) if path.exists() else None
+
+    def reproduce(self, name: str, began: Mapping[str, str] | None) -> None:
+        """`dvc repro --single-item NAME`.
+
+        Args:
+            name: of the stage.
+            began: what it has to be made from.
+
+        Raises:
+            DvcException: it failed; because of an InputError if it was edited since.
+        """
+
+        def run(stage: Any, **options: Any) -> Any:
+            self._check_unedited(stage, began)
+            if done := stage.reproduce(**options):
+                stage.dump(update_pipeline=False)
+            return done
+
+        self.repo.reproduce(targets=[name], single_item=True, repro_fn=run)
+
+    def _check_unedited(self, stage: Any, began: Mapping[str, str] | None) -> None:
+        (now,) = self._own([stage])
+        edited = [] if began is None else [what for what in {**began, **now} if began.get(what) != now.get(what)]
+        if edited:
+            raise InputError(
+                "it was edited after the flow began, and the edit waits for the next run",
+                where=f"{stage.addressing}: {', '.join(edited)}",
+            )
+
+    def _own(self, stages: Sequence[Any]) -> Iterator[dict[str, str]]:
+        """What each is made from and no other stage makes: its command, parameters, code and data."""
+        made = {out.fs_path for other in self.repo.index.stages if other.cmd for out in other.outs}
+        around = {folder for path in made for folder in _above(path)}
+        read = cache(partial(read_param_file, self.repo.fs))  # DVC itself reads the file once for each stage
+        for stage in stages:
+            own = {"its command": str(stage.cmd)}
+            for dep in stage.deps:
+                if isinstance(dep, ParamsDependency):
+                    own |= {f"{dep.def_path}: {key}": repr(value) for key, value in _values(dep, read(dep.fs_path))}
+                elif dep.fs_path not in made | around and made.isdisjoint(_above(dep.fs_path)):
+                    own[dep.def_path] = str(dep.get_hash().value) if dep.exists else "missing"
+            yield own
+
+    def stale(self, step: Step) -> bool:
         """Whether a stage's command, dependencies or outputs differ from dvc.lock as it is now.
 
         Raises:
             Unavailable: another process works on its files.
+            InputError: what it is made from is not what it was when the plan was made.
         """
         with self.locked():
-            return any(stage.status() for stage in self.repo.stage.collect(name))
+            (stage,) = self.repo.stage.collect(step.name)
+            self._check_unedited(stage, step.own)
+            return not step.recorded or bool(stage.status())
 
     def written(self) -> set[str]:
         """The files that git may know and DVC writes: dvc.lock, and outputs that are not in its cache."""
@@ -119,3 +184,17 @@ class Workspace:
             raise Unavailable(str(error), where=str(self.root)) from None
         except DvcException as error:
             raise InputError(str(error), where=str(self.root)) from None
+
+
+def _values(dep: ParamsDependency, content: Any) -> Iterator[tuple[str, Any]]:
+    """The parameters that a stage reads from a file; all of it if it names none. One that isn't there is left out."""
+    for key in dep.params or content:
+        with suppress(InputError):
+            yield key, lookup(content, key, dep.def_path)
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders around a path."""
+    while (folder := os.path.dirname(path)) != path:  # noqa: PTH120, DVC's paths are strings
+        yield folder
+        path = folder

@@ -1,14 +1,18 @@
 """The flow `reproduce` on a real server with real workers: the same as `dvc repro`, side by side, and not lost."""
 
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import yaml
 from prefect import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from pipelines.children import Children
 from pipelines.serve import HOST, environment, server, serving
+from pipelines.workspace import Workspace
 from tests.pipelines.conftest import LIMITS, checkout, free_port
 from tests.pipelines.projects import Flow, Project, above, until
 
@@ -122,6 +126,39 @@ def test_a_stage_is_brought_up_to_date_by_the_code_of_its_workspace(tmp_path: Pa
         (own / "once.py").write_text(f"import sys; print({said!r}, sys.argv[1], file=open('own', 'a'))")
         assert project.reproduce().is_completed()
     assert project.said("own") == ["one gate", "two gate"]
+
+
+def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> None:
+    below = {**timed("below", 0, ["gate.txt", "code"]), "params": ["n", "orchestration"]}
+    project = Project.of(tmp_path / "project", {"gate": GATE, "below": below})
+    (project.root / "code").write_text("old\n")
+    params = project.root / "params.yaml"
+    old = params.read_text()
+    params.write_text(f"{old}n: 1\n")
+    flow = project.start()
+    begun(project, flow)
+    params.write_text(f"{old}n: 2\n")
+    (project.root / "code").write_text("new\n")
+    (project.root / "go").touch()
+    state = flow.end()
+    edited = "below: code, params.yaml: n: it was edited after the flow began, and the edit waits for the next run"
+    assert state.is_failed() and edited in str(state.message)
+    assert project.said("times") == [] and list(yaml.safe_load(project.lock())["stages"]) == ["gate"]
+    assert project.reproduce().is_completed()
+    assert (project.root / "below.txt").read_text() == "done\nnew\n"
+    project.run("dvc", "status", "--quiet")
+
+
+def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    workspace = Workspace(project.root)
+    with chdir(project.root):
+        (step,) = workspace.plan([])
+        workspace.freeze([step])
+    project.write({"gate": {**GATE, "cmd": "echo other > gate.txt"}})
+    run = Children(str(project.root), None).stage("gate", "cpu", "key")
+    assert run.state is not None and run.state.is_failed()
+    assert not (project.root / "gate.txt").exists() and not (project.root / "dvc.lock").exists()
 
 
 def test_a_cancelled_flow_stops_its_stages_and_dvc_repro_goes_on(tmp_path: Path) -> None:

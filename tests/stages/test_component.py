@@ -169,6 +169,62 @@ def test_unfinished_work_of_other_parameters_inputs_or_code_is_not_picked_up(
     assert [path.name for path in unfinished(folder)] == ["0.json"], "the other run's work is left to it"
 
 
+EDITS = [
+    ("params.yaml", "start: 20\n", "params.yaml: start"),
+    ("text/deep/b.txt", "c", "text"),
+    ("stages/tiny_code.py", "# other code\n", "stages/tiny_code.py"),
+    ("dvc.yaml", "stages: {tiny: {deps: [stages/tiny_code.py, stages/new.py, text]}}\n", "stages/new.py"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "name"), EDITS, ids=["parameters", "inputs", "code", "new code"])
+def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_ran_with(
+    folder: Path, file: str, text: str, name: str
+) -> None:
+    (folder / "stages/new.py").touch()
+    tiny_stage.stage(folder).execute({})
+    undisturbed = (folder / "out/manifest.json").read_bytes()
+    (folder / "out/manifest.json").unlink()
+    (folder / "hold").touch()
+    process = tiny_stage.start(folder)
+    wait_for(lambda: tiny_stage.log(folder) == "01201", process)
+    before, times = (folder / file).read_text(encoding="utf-8"), (folder / file).stat()
+    (folder / file).write_text(text, encoding="utf-8")
+    os.utime(folder / file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (folder / "hold").unlink()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2 and err.count("\n") == 1
+    assert err.startswith(f"error: {name}: it was changed while the stage ran")
+    assert not (folder / "out/manifest.json").exists()
+
+    (folder / file).write_text(before, encoding="utf-8")
+    tiny_stage.stage(folder).execute({})
+    assert tiny_stage.log(folder) == "012012", "the work was kept"
+    assert (folder / "out/manifest.json").read_bytes() == undisturbed
+
+
+def test_what_a_stage_does_not_read_may_be_edited_while_it_runs(folder: Path) -> None:
+    (folder / "params.yaml").write_text("start: 10\nother: 1\n")
+    (folder / "hold").touch()
+    process = tiny_stage.start(folder)
+    wait_for(lambda: tiny_stage.log(folder) == "01", process)
+    (folder / "params.yaml").write_text("other: 2  # a comment\nstart: 10\n")
+    (folder / "hold").unlink()
+    assert process.communicate(timeout=20) == ("", "")
+    assert read_json(folder / "out/manifest.json")["params"] == {"start": 10}
+
+
+def test_code_that_is_edited_while_a_stage_is_being_imported_is_not_recorded(folder: Path) -> None:
+    (folder / "importing").touch()
+    process = tiny_stage.start(folder)
+    wait_for((folder / "begun").exists, process)
+    (folder / "stages/tiny_code.py").write_text("# other code\n")
+    (folder / "importing").unlink()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2 and err.startswith("error: stages/tiny_code.py: it was changed while the stage ran")
+    assert tiny_stage.log(folder) == ""
+
+
 @pytest.mark.parametrize(
     "content",
     [
