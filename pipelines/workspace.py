@@ -26,6 +26,8 @@ from stages.params.section import lookup
 
 FROZEN = Path(".dvc/tmp/frozen.json")
 """What the stages of the flow at work here are made from."""
+TO_COME = "to come"
+"""In place of a hash: DVC may still have to fetch the file."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,11 @@ class Workspace:
         self.repo.reproduce(targets=[name], single_item=True, repro_fn=run)
 
     def _check_unedited(self, stage: Any, began: Mapping[str, str] | None) -> None:
+        if began is None:
+            return
         (now,) = self._own([stage])
-        edited = [] if began is None else [what for what in {**began, **now} if began.get(what) != now.get(what)]
-        if edited:
+        names = [name for name in {**now, **began} if began.get(name) != TO_COME]
+        if edited := [name for name in names if began.get(name) != now.get(name)]:
             raise InputError(
                 "it was edited after the flow began, and the edit waits for the next run",
                 where=f"{stage.addressing}: {', '.join(edited)}",
@@ -132,7 +136,7 @@ class Workspace:
                 if isinstance(dep, ParamsDependency):
                     own |= {f"{dep.def_path}: {key}": repr(value) for key, value in _values(dep, read(dep.fs_path))}
                 elif dep.fs_path not in made | around and made.isdisjoint(_above(dep.fs_path)):
-                    own[dep.def_path] = str(dep.get_hash().value) if dep.exists else "missing"
+                    own[dep.def_path] = str(dep.get_hash().value) if dep.exists else TO_COME
             yield own
 
     def stale(self, step: Step) -> bool:

@@ -46,17 +46,20 @@ class Project:
     root: Path
 
     @classmethod
-    def of(cls, root: Path, stages: Mapping[str, Any], **orchestration: Any) -> "Project":
+    def of(
+        cls, root: Path, stages: Mapping[str, Any], params: Mapping[str, Any] | None = None, **orchestration: Any
+    ) -> "Project":
         """A new one.
 
         Args:
             stages: as in dvc.yaml.
+            params: what else is in params.yaml.
             orchestration: what differs from one core a stage and two quick retries.
         """
         root.mkdir()
         usual = {"default": {"cpu": 1, "gpu": 0, "memory": 1}, "stages": {}, "retries": 2, "retry_seconds": 1}
-        params = {"orchestration": {**usual, **orchestration}}
-        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        text = yaml.safe_dump({"orchestration": {**usual, **orchestration}, **(params or {})}, sort_keys=False)
+        (root / "params.yaml").write_text(text)
         project = cls(root)
         project.write(stages)
         project.run("git", "init", "--quiet")
