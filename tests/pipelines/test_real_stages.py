@@ -142,6 +142,7 @@ def clones(origin: Path, tmp_path: Path) -> Iterator[list[Clone]]:
     base = Clone.of(origin, shared / "origin", *LONG)
     base.run("dvc", "remote", "add", "--quiet", "--default", "store", str(shared / "store"))
     base.run("git", "commit", "--quiet", "--all", "--message=params and remote")
+    base.run("git", "config", "receive.denyCurrentBranch", "ignore")
     made = []
     for name in ("coordinator", "a", "b"):
         base.run("git", "clone", "--quiet", str(base.root), str(tmp_path / name))
@@ -158,7 +159,9 @@ def clones(origin: Path, tmp_path: Path) -> Iterator[list[Clone]]:
         yield made
 
 
-def test_another_clone_resumes_what_a_killed_worker_had_begun(clones: list[Clone], undisturbed: Clone) -> None:
+def test_another_clone_resumes_what_a_killed_worker_had_begun_and_runs_it_again_with_other_parameters(
+    clones: list[Clone], undisturbed: Clone, tmp_path: Path
+) -> None:
     coordinator, *workers = clones
     project, store = Project(coordinator.root), coordinator.root.parent / "shared/checkpoints"
 
@@ -176,3 +179,13 @@ def test_another_clone_resumes_what_a_killed_worker_had_begun(clones: list[Clone
     await_resume(project)
     assert (coordinator.root / "dvc.lock").read_bytes() == (undisturbed.root / "dvc.lock").read_bytes()
     assert not (coordinator.root / ".checkpoints").exists()
+    fewer = (*LONG, "base.training.steps=20")
+    coordinator.compose(*fewer)
+    coordinator.run("git", "commit", "--quiet", "--all", "--message=fewer steps")
+    coordinator.run("git", "push", "--quiet")
+    assert project.reproduce(["base"], distributed=True).is_completed()
+    plain = undisturbed.copy(tmp_path / "plain")
+    plain.compose(*fewer)
+    plain.repro("base")
+    assert coordinator.content("base") == plain.content("base") != undisturbed.content("base")
+    assert (coordinator.root / "dvc.lock").read_bytes() == (plain.root / "dvc.lock").read_bytes()
