@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK ?= requirements.lock
 PROFILE ?= local
+DIR ?= tests/golden
 # Named after all that the environment is made from, and written last: it is made again when the lock changes,
 # when the checkout has moved, and when an installation was interrupted.
 STAMP := $(VENV)/installed-$(shell { pwd; cat $(LOCK) pyproject.toml; } | cksum | tr ' ' -)
@@ -22,10 +23,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro serve params graph test test-all lint format bench lock
+.PHONY: help env repro serve params graph test test-all test-golden lint format bench lock
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 env: $(STAMP) ## Make .venv from the lock (export LOCK=requirements-cuda.lock: with CUDA)
 
@@ -61,6 +62,10 @@ test: env ## Run the fast tests (under 10 minutes, the environment included)
 
 test-all: test ## Run all tests: the fast ones, then the slow ones (about 45 minutes on two cores)
 	@$(BIN)/python -m pytest -m slow
+
+test-golden: env ## Check parity with the reference numbers in a folder (DIR=tests/golden or yours)
+	@test -d '$(DIR)' || { echo "error: there is no folder $(DIR)" >&2; exit 2; }
+	@$(BIN)/python -m pytest -v tests/golden -m golden --golden-dir='$(DIR)'
 
 lint: env ## Check style, formatting and types, as pre-commit does
 	@$(BIN)/ruff check

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import distribution
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -218,10 +219,14 @@ def test_every_parameter_is_documented_and_has_no_default(section: type[Section]
     assert [name for name, field in section.model_fields.items() if not field.is_required()] == []
 
 
+@pytest.mark.slow
 def test_the_golden_tests_run_on_any_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--golden-dir", str(tmp_path), __file__]
-    listed = subprocess.run([*command, "--collect-only", "-m", "golden"], capture_output=True, text=True, check=False)
-    assert listed.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, listed.stdout + listed.stderr
+    """A DIR after a space: pytest takes it for the place of the tests, and their own place for anybody's."""
+    others = {path for path in (ROOT / "tests").iterdir() if path.name != "golden"} - {ROOT / "tests/conftest.py"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"--ignore={path}" for path in others)]
+    golden = [*command, "--collect-only", "-m", "golden", "--golden-dir", tmp_path]
+    listed = subprocess.run(golden, capture_output=True, text=True, check=False)
+    assert "::test_the_folder_holds_reference_numbers\n" in listed.stdout, listed.stdout + listed.stderr
 
 
 def test_no_two_test_files_share_a_name() -> None:
@@ -230,6 +235,25 @@ def test_no_two_test_files_share_a_name() -> None:
 
 
 # Packaging
+
+
+def test_the_citation_names_this_software_and_the_paper() -> None:
+    """What CFF 1.2.0's schema requires, and what pyproject.toml says too."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and {"message", "title", "authors"} < set(citation)
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} < set(paper)
+    assert all({"family-names", "given-names"} == set(author) for author in paper["authors"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {citation[name] == project[name] for name in ("version", "license")} == {True}
+
+
+def test_the_licence_is_the_unmodified_text_of_the_named_one() -> None:
+    """Many installed packages bring the same file, `datasets` among them."""
+    theirs = distribution("datasets").read_text("licenses/LICENSE")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["license"] == "Apache-2.0" and project["license-files"] == ["LICENSE"]
+    assert (ROOT / "LICENSE").read_text(encoding="utf-8") == theirs
 
 
 def locked(name: str) -> dict[str, str]:
@@ -269,6 +293,10 @@ def test_everything_that_dvc_makes_is_ignored_by_git_but_the_metrics() -> None:
     assert subprocess.run([git, "check-ignore", "-q", "reports/metrics.json"], check=False).returncode == 1
 
 
+INSTALLED = (f"BIN={Path(sys.executable).parent}", f"STAMP={ROOT / 'Makefile'}")
+"""What keeps make from making an environment."""
+
+
 @pytest.fixture
 def make() -> str:
     """The program's path."""
@@ -288,8 +316,21 @@ def test_make_help_explains_every_target(make: str) -> None:
 def test_make_params_composes_the_named_profile_and_experiment(make: str, experiment: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     command = [make, "-f", ROOT / "Makefile", "params", "PROFILE=smoke", f"EXPERIMENT={experiment}"]
-    installed = [f"BIN={Path(sys.executable).parent}", f"STAMP={ROOT / 'Makefile'}"]
-    subprocess.run([*command, *installed], cwd=tmp_path, check=True)
+    subprocess.run([*command, *INSTALLED], cwd=tmp_path, check=True)
     made = yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))
     assert made["profile"] == "smoke"
     assert ("sm_k10" in made["arms"]["names"]) == bool(experiment)
+
+
+@pytest.mark.slow
+def test_make_test_golden_takes_any_folder(make: str, tmp_path: Path) -> None:
+    folder = tmp_path / "with a space"
+    folder.mkdir()
+    shutil.copy(ROOT / "tests/golden/soft_mask_topk_k1.safetensors", folder)
+    run = subprocess.run([make, "test-golden", f"DIR={folder}", *INSTALLED], capture_output=True, text=True, check=True)
+    assert "[soft_mask_topk_k1] PASSED" in run.stdout and "FAILED" not in run.stdout, run.stdout
+
+
+def test_make_test_golden_names_a_folder_that_is_not_there(make: str) -> None:
+    run = subprocess.run([make, "test-golden", "DIR=nowhere", *INSTALLED], capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "error: there is no folder nowhere" in run.stderr, run.stderr
