@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.pipeline.clones import Clone, snapshot
+from tests.pipeline.clones import LIMIT, Clone, snapshot
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
@@ -28,8 +28,15 @@ def origin(tmp_path_factory: pytest.TempPathFactory, private_dvc: None) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A fresh clone in which `dvc repro` of the smoke profile has run. To be read, not changed."""
+def smoke_run(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
+    """A fresh clone in which `dvc repro` of the smoke profile has run, and all that it said."""
     clone = Clone.of(origin, tmp_path_factory.mktemp("smoke") / "clone")
-    clone.repro()
-    return clone
+    running = clone.start("dvc", "repro")
+    assert running.process.wait(LIMIT) == 0, running.said()[-6000:]
+    return clone, running.said()
+
+
+@pytest.fixture(scope="session")
+def smoke(smoke_run: tuple[Clone, str]) -> Clone:
+    """The clone of `smoke_run`. To be read, not changed."""
+    return smoke_run[0]

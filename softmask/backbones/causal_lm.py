@@ -4,7 +4,6 @@ Knows neither what they are trained on nor what they score.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from softmask.backbones.loading import load_pretrained
 from softmask.errors import InputError
 
 
@@ -64,14 +64,7 @@ def load_causal_lm(folder: Path) -> PreTrainedModel:
         InputError: it can't be loaded, or its weights don't fit its configuration.
     """
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        loaded = load_pretrained(AutoModelForCausalLM, folder, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from softmask.backbones.loading import load_pretrained
 from softmask.diffusion import log_prob_chunks, subs_log_probs
 from softmask.errors import InputError
 from softmask.feedback import FullGuesses, Guesses, SoftMask, TopKGuesses, concatenate, top_k_guesses
@@ -321,13 +322,8 @@ def read(folder: Path) -> Mdlm:
         kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
         if kind != MdlmConfig.model_type:
             raise InputError(f"model_type is {kind!r}", where=str(folder / "config.json"), expected=wanted)
-        loaded: Any = Mdlm.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # they are in the report, and an error below
-            output_loading_info=True,
-        )
+        # mismatched sizes are in the report, and an error below
+        loaded = load_pretrained(Mdlm, folder, ignore_mismatched_sizes=True, output_loading_info=True)
     except SafetensorError as error:
         raise InputError(f"damaged ({error})", where=str(folder / "model.safetensors"), todo=REMAKE) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # config.json may say anything

@@ -152,6 +152,8 @@ class DreamModel(PreTrainedModel):
     _no_split_modules = ["Layer"]  # noqa: RUF012 - as in transformers
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012 - as in transformers
     _supports_sdpa = True
+    is_gradient_checkpointing = PreTrainedModel.is_activation_checkpointing
+    """Its old name, by which peft asks: transformers' own warns of it."""
 
     def __init__(self, config: DreamConfig) -> None:
         super().__init__(config)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers.activations import ACT2FN
 
 from softmask.backbones.dream import DreamConfig, DreamModel
+from softmask.backbones.loading import load_pretrained
 from softmask.errors import InputError
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -126,14 +127,12 @@ def load_dream(folder: Path, dtype: torch.dtype | None = None, device: torch.dev
         InputError: as `open_dream`.
     """
     found = open_dream(folder)
-    model: DreamModel = DreamModel.from_pretrained(
+    model: DreamModel = load_pretrained(
+        DreamModel,
         folder,
         config=found.config,
         dtype=found.dtype if dtype is None else dtype,
         device_map={"": device},
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
     )
     model.train(False)
     return model

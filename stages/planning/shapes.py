@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from warnings import catch_warnings
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedModel
@@ -82,6 +81,5 @@ def dream_parameters(config: DreamConfig, adapter: AdapterParams) -> tuple[int, 
     with torch.device("meta"):
         model = DreamModel(config)
         own = int(model.num_parameters())
-        with catch_warnings(action="ignore", category=FutureWarning):  # of transformers, about itself
-            add_adapter(model, AdapterSettings(**adapter.model_dump(), seed=0))
+        add_adapter(model, AdapterSettings(**adapter.model_dump(), seed=0))
     return own, sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -23,10 +23,11 @@ from softmask.backbones.dream_adapter import (
     load_adapter,
     save_adapter,
 )
+from softmask.backbones.dream_checkpoint import load_dream
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
 from softmask.feedback_kinds import FeedbackKind, Interpolation
-from tests.softmask.tiny_dream import tiny_dream
+from tests.softmask.tiny_dream import tiny_dream, write_published
 
 IDS = torch.arange(12).reshape(2, 6)
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -60,6 +61,15 @@ def reason(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_adapter(tiny_dream(), folder)
     return str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_library_warns_of_its_own_ways(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_adapter(tmp_path / "adapter", adapted(), None)
+    load_adapter(
+        load_dream(write_published(tmp_path / "base", tiny_dream(), dtype=torch.float32)), tmp_path / "adapter"
+    )
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("dora", [True, False])
