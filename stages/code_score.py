@@ -99,12 +99,10 @@ class Scorer:
 
     def rows(self, answers: Sequence[Row], problems: Sequence[Problem]) -> list[Row]:
         """The rows of verdicts.jsonl for some answers and the problem that each answers."""
-        tasks = [
-            Task(problem, self._solution(answer, problem)) for answer, problem in zip(answers, problems, strict=True)
-        ]
+        tasks = [Task(*pair) for pair in zip(problems, self._solutions(answers, problems), strict=True)]
         new = {task.key: task for task in tasks if task.key not in self.known}
         programs = [task for task in new.values() if task.problem.kind == "code"]
-        for task, made in zip(programs, self.workers.map(_run, programs), strict=True):
+        for task, made in zip(programs, self.workers.map(_run, programs, _too_costly), strict=True):
             self.known[task.key] = _verdict(made)
         for task in new.values():
             if task.problem.kind == "math":
@@ -115,11 +113,12 @@ class Scorer:
             for answer, task in zip(answers, tasks, strict=True)
         ]
 
-    def _solution(self, answer: Row, problem: Problem) -> str:
-        text = answer.get("prefill", "") + answer["text"]
-        if problem.kind == "math":
-            return str(text)
-        return extract(text, str(problem.entry_point), self.params.extraction_lines)
+    def _solutions(self, answers: Sequence[Row], problems: Sequence[Problem]) -> list[str]:
+        """What is judged of each answer: a program, or the whole text of one to a maths problem."""
+        texts = [str(answer.get("prefill", "") + answer["text"]) for answer in answers]
+        asked = [(text, problem.entry_point) for text, problem in zip(texts, problems, strict=True)]
+        extracted = self.workers.map(partial(_extract, self.params.extraction_lines), asked, lambda pair: pair[0])
+        return list(extracted)
 
     def _calculate(self, task: Task) -> Score:
         return Score(Judged(Verdict(self.maths.outcome(str(task.problem.answer), task.solution).value)), None)
@@ -147,8 +146,19 @@ def metrics(answers: Sequence[Row], verdicts: Sequence[Row]) -> list[Row]:
     ]
 
 
+def _extract(most_lines: int, asked: tuple[str, str], sandbox: Sandbox) -> str:
+    text, entry_point = asked
+    return extract(text, entry_point, most_lines) if entry_point else text
+
+
 def _run(task: Task, sandbox: Sandbox) -> Score:
     return score(task.problem, task.solution, sandbox)
+
+
+def _too_costly(task: Task) -> Score:
+    """For outputs that were made to cost time and memory, before anything is known of the plus tests."""
+    judged = Judged(Verdict.LIMIT, "looking at its outputs took too long, or too much memory")
+    return Score(judged, judged if task.problem.plus_input else None)
 
 
 def _verdict(made: Score) -> Row:

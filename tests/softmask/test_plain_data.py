@@ -33,6 +33,9 @@ class Equal(list[int]):
         return True
 
 
+TERMS: list[Any] = [{kind: [1, 2, {"int": "f" * 5000}][-size:]} for kind, size in (("fraction", 2), ("range", 3))]
+
+
 hashable = st.recursive(
     st.one_of(
         *(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.binary()),
@@ -167,10 +170,10 @@ def test_what_is_too_large_or_too_deep_is_refused_on_both_sides() -> None:
         deep = [deep]
     endless: list[Any] = []
     endless.append(endless)
-    for value in (deep, endless, "x" * 200_000, [0] * 200_000, 1 << 10**6, Fraction(1, 3**20_000)):
+    for value in (deep, endless, "x" * 200_000, [0] * 200_000, 1 << 10**6, Fraction(1, 3**20_000), range(1 << 10**5)):
         with pytest.raises(TooLarge):
             encode(value, BOUNDS)
-    for data in (deep, "x" * 200_000, [0] * 200_000, {"int": "1" * 200_000}, {"fraction": [1, {"int": "f" * 5000}]}):
+    for data in (deep, "x" * 200_000, [0] * 200_000, {"int": "1" * 200_000}, *TERMS):
         with pytest.raises(Malformed):
             decode(data, BOUNDS)
 
@@ -218,8 +221,9 @@ def test_hostile_text_costs_little_time() -> None:
     bounds = Bounds(size=1 << 20, nesting=64)
     crowd = b'{"set": [' + b",".join(str(i * (2**61 - 1)).encode() for i in range(40_000)) + b"]}"
     terms = b'{"fraction": [{"int": "' + b"f" * 500_000 + b'"}, {"int": "' + b"e" * 500_000 + b'"}]}'
+    bounds_of_a_range = terms.replace(b"fraction", b"range").replace(b"]}", b",3]}")
     started = time.process_time()
-    for line in (crowd, terms):
+    for line in (crowd, terms, bounds_of_a_range):
         with pytest.raises(Malformed):
             decode(loads(line), bounds)
     assert time.process_time() - started < 1

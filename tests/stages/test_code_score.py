@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from softmask.errors import InputError
-from softmask.evaluation.code_scoring import Score
-from softmask.evaluation.sandbox import Sandbox
 from stages import code_score
 from stages.code_score import FIELDS, Params, Scorer, metrics, run
 from stages.component import Context
@@ -17,6 +15,7 @@ from stages.files import read_json, read_lines, write_lines
 from stages.hashing import path_hash
 from stages.params.code.scoring import SandboxParams, ScoringParams
 from stages.params.section import validate
+from stages.sandboxes import Workers
 from stages.store import Checkpoints
 
 SANDBOX: dict[str, Any] = {
@@ -180,13 +179,13 @@ def test_the_same_answers_give_the_same_bytes_however_they_are_cut(tmp_path: Pat
 
 def test_the_same_solution_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[str] = []
-    real = code_score._run
+    real = Workers.map
 
-    def counted(task: code_score.Task, sandbox: Sandbox) -> Score:
-        judged.append(task.solution)
-        return real(task, sandbox)
+    def counted(workers: Workers, work: Any, items: Sequence[Any], *rest: Any) -> Any:
+        judged.extend(item.solution for item in items if work is code_score._run)
+        return real(workers, work, items, *rest)
 
-    monkeypatch.setattr(code_score, "_run", counted)
+    monkeypatch.setattr(Workers, "map", counted)
     again = [answer(CODE[0], RIGHT, cell) for cell in ("1/1", "1/2", "1/4")]
     made = context(tmp_path, [*again, answer(CODE[1], RIGHT)])
     run(made)
