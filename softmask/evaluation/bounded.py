@@ -77,7 +77,7 @@ class BoundedProcess(Generic[S]):
 
     def _start(self) -> "tuple[Connection[Any, Any], ForkServerProcess]":
         ours, theirs = _FORKS.Pipe()
-        process = _FORKS.Process(target=_serve, args=(theirs, self._tool, self._bounds))
+        process = _FORKS.Process(target=_serve, args=(theirs, self._tool, self._bounds), daemon=True)
         process.start()
         theirs.close()
         return ours, process
