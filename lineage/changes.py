@@ -51,6 +51,8 @@ class Effect(StrEnum):
     MIXED = "outputs differ, as does what it reads from above"
     """So how much of it this change did can't be said."""
     IDENTICAL = "outputs byte-identical"
+    CONTRADICTED = "not so run, by its manifest"
+    """The manifest of one side denies what dvc.lock says there, so nothing is known of what this change did."""
     NOT_RUN = "not run since"
     """It is in the files, and the record was made without it."""
     NONE = ""

@@ -37,11 +37,20 @@ class Comparison:
 
     Args:
         suspected: runs of which something is wrong by itself, so that it isn't unexplained.
+        contradicted: those of them whose manifest denies what dvc.lock says.
         recorded_only: whether to leave out what lies in the files and was not run since.
     """
 
-    def __init__(self, before: Case, after: Case, suspected: set[str], recorded_only: bool = False) -> None:
-        self.before, self.after, self.suspected = before, after, suspected
+    def __init__(
+        self,
+        before: Case,
+        after: Case,
+        suspected: frozenset[str] = frozenset(),
+        contradicted: frozenset[str] = frozenset(),
+        recorded_only: bool = False,
+    ) -> None:
+        self.before, self.after = before, after
+        self.suspected, self.contradicted = suspected, contradicted
         self.sides = (before, after)
         self._recorded_only = recorded_only
         self.own: dict[str, list[Entry]] = {}
@@ -132,6 +141,8 @@ class Comparison:
         return {file.path: file.hash for file in run.inputs if graph.producers(file.path)}
 
     def _effect(self, name: str) -> Effect:
+        if name in self.contradicted:
+            return Effect.CONTRADICTED
         if not self.outputs_differ(name):
             return Effect.IDENTICAL
         return Effect.MIXED if self.upstream_differs(name) else Effect.CHANGED

@@ -26,6 +26,8 @@ from lineage.targets import Target, find_target
 
 TAMPERING = frozenset({Fault.OUTPUT, Fault.METRIC, Fault.CACHE, Fault.FORGED, Fault.LOCK, Fault.MANIFEST, Fault.RECORD})
 """What is a difference between two sides by itself; what is merely out of date shows as what is out of date."""
+CONTRADICTIONS = frozenset({Fault.FORGED, Fault.MANIFEST})
+"""What a manifest says against dvc.lock."""
 
 
 class Side(Frozen):
@@ -87,7 +89,9 @@ def diff(
     before, after = cases
     hashes = Hashes(progress) if hash_bytes else None  # one for both: they share most files
     findings = [_findings(case, hashes) for case in cases]
-    comparison = Comparison(before, after, {f.run or "" for side in findings for f in side if f.proves_wrong})
+    wrong = [finding for side in findings for finding in side if finding.proves_wrong]
+    denied = frozenset(finding.run or "" for finding in wrong if finding.fault in CONTRADICTIONS)
+    comparison = Comparison(before, after, frozenset(finding.run or "" for finding in wrong), denied)
     entries = [*comparison.entries(), *_tampering(*findings)]
     sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]
     return Difference(

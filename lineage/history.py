@@ -110,7 +110,7 @@ class _Walk:
     def _row(self, commit: str, against: str | None) -> Row:
         entries: tuple[Entry, ...] = ()
         if against is not None and not self._same(against, commit):
-            comparison = Comparison(self._cases[against], self._cases[commit], set(), recorded_only=True)
+            comparison = Comparison(self._cases[against], self._cases[commit], recorded_only=True)
             entries = tuple(entry for entry in comparison.entries() if entry.effect.counts)
         return Row(
             name=self._names[commit],

@@ -1,8 +1,8 @@
 """The manifests that stages leave beside their outputs, where a project has them: what a run says of itself.
 
 A manifest is an output named manifest.json: `stage`, and `inputs` and `outputs` as path -> {md5, size}; `code` as
-path -> MD5; `params`, `environment` and `sources` where there are any. Other projects have none, and lose only the
-checks that need one.
+path -> MD5; `params` as dotted key -> value; `environment` and `sources` where there are any. Other projects have none,
+and lose only the checks that need one.
 """
 
 import posixpath
@@ -51,7 +51,7 @@ class Manifest(BaseModel):
     inputs: dict[str, Recorded]
     outputs: dict[str, Recorded]
     code: dict[str, str] = {}
-    params: dict[str, Any] = {}
+    params: dict[str, Any] | None = None
     environment: Environment = Environment()
     sources: list[Source] = []
 

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
@@ -27,6 +26,7 @@ from softmask.errors import InputError, Unavailable
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.imported import imported
+from stages.manifest import Environment, Manifest, Outside
 from stages.params.section import lookup, read_yaml, validate
 from stages.parent import die_with_dvc
 from stages.store import Checkpoints, hold, location
@@ -34,8 +34,6 @@ from stages.store import Checkpoints, hold, location
 MISTAKE, MAY_PASS = 2, os.EX_TEMPFAIL
 """Exit codes of a stage."""
 PARAMS_FILE = Path("params.yaml")
-LOCK_FILES = (Path("requirements.lock"), Path("requirements-cuda.lock"))
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "safetensors")
 
 
 class StageParams(BaseModel):
@@ -77,16 +75,6 @@ class StageParams(BaseModel):
     def read(cls, axes: Mapping[str, str], file: Path = PARAMS_FILE) -> Self:
         """These parameters; raises what `raw` and `of` do."""
         return cls.of(cls.raw(axes, file), axes, file)
-
-
-class Outside(NamedTuple):
-    """Something from outside the repository, for the manifest."""
-
-    source: str
-    """Its name, such as that of a package."""
-    revision: str
-    sha256: str
-    """Of the bytes that were read."""
 
 
 class _Read(NamedTuple):
@@ -155,12 +143,7 @@ class Stage(Generic[P]):
         known = imported(began.code)
         _refuse_changes(known, {file: began.code[file] for file in known})
         params = self.params.of(began.params, axes)
-        record: dict[str, Any] = {
-            "stage": self.instance(axes),
-            "params": params.model_dump(mode="json"),
-            "inputs": began.inputs,
-            "code": began.code,
-        }
+        record: dict[str, Any] = {"stage": self.instance(axes), **began._asdict()}
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         with hold(location().root, self.instance(axes), key) as checkpoints:
             context = self._context(params, axes, checkpoints)
@@ -278,20 +261,12 @@ def declared_code(stage: str) -> list[str]:
     return sorted(dep for dep in declared_stages()[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
 
 
-def environment() -> dict[str, Any]:
-    """The locks' hashes and the versions of the libraries that make the numbers."""
-    locks = {str(path): file_md5(path) for path in LOCK_FILES if path.exists()}
-    versions = {name: version(name) for name in LIBRARIES}
-    return {"locks": locks, "python": sys.version.split()[0], "versions": versions}
-
-
 def _write_manifests(record: dict[str, Any], context: Context[Any], started: float) -> None:
     manifest = context.outputs["manifest"]
     made = {str(path): path_hash(path) for name, path in context.outputs.items() if name != "manifest"}
     read = {**record["inputs"], **context.read}
-    rest = {"inputs": read, "outputs": made, "counts": context.counts, "environment": environment()}
-    sources = [source._asdict() for source in context.sources]
-    write_json(manifest, {**record, **rest, "sources": sources})
+    rest = {"inputs": read, "outputs": made, "counts": context.counts, "sources": context.sources}
+    Manifest(**{**record, **rest}, environment=Environment.here()).write(manifest)
     write_json(
         manifest.with_name("run.json"),
         {

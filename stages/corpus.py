@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from softmask.errors import InputError
-from stages.component import Context, Outside, Stage, StageParams
+from stages.component import Context, Stage, StageParams
+from stages.manifest import Outside
 from stages.params.corpus import CorpusParams, CorpusSource, Drop, FilesParams
 from stages.sources.documents import Count, Document, ShardWriter, count_documents, fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise, position
@@ -57,7 +58,8 @@ def run(context: Context[Params]) -> None:
         )
     if params.source is CorpusSource.PACKAGE_SOURCES:
         package = params.package_sources
-        context.sources.append(Outside(package.package, package.version, digest_of(package_files(package))))
+        sha256 = digest_of(package_files(package))
+        context.sources.append(Outside(source=package.package, revision=package.version, sha256=sha256))
     context.counts.update({"empty": collected["empty"], "validation": collected["validation"], **kept})
 
 

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from softmask.errors import InputError
 from softmask.evaluation.code_scoring import Score, Verdict, expected, score
 from softmask.evaluation.sandbox import Sandbox
-from stages.component import Context, Outside, Stage, StageParams
+from stages.component import Context, Stage, StageParams
 from stages.files import write_json, write_lines
+from stages.manifest import Outside
 from stages.params.code.problem_sets import MicroSplit, ProblemSetParams, ProblemSource, ProblemsParams
 from stages.params.code.scoring import SandboxParams
 from stages.sandboxes import Workers, sandboxes
@@ -78,7 +79,7 @@ def run(context: Context[Params]) -> None:
             conversions[name] = _conversion(source, rows)
             if (wheel := source.params.wheel) is not None:
                 files = wheel_file(name, wheel)
-                context.sources.append(Outside(wheel.package, wheel.version, digest_of(files)))
+                context.sources.append(Outside(source=wheel.package, revision=wheel.version, sha256=digest_of(files)))
             context.counts[name] = {"problems": len(rows) - len(left), "how": conversions[name]["how"]}
     write_json(folder / CONVERSIONS, conversions)
 

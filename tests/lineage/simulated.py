@@ -19,6 +19,8 @@ import pygit2
 import yaml
 from dvc.utils.serialize import dumps_yaml
 
+from stages.manifest import Environment, Hash, Manifest
+
 ME = pygit2.Signature("tests", "tests@example.org", 1_700_000_000, 0)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RAW, ROWS, PARTS, METRICS, REPORT = "data/raw.csv", "data/rows.txt", "data/parts", "metrics.json", "report.txt"
@@ -267,15 +269,18 @@ class Project:
         self.keep(_folder(data)[0], ".dir")
 
     def _manifest(self, name: str, stage: Stage, read: Mapping[str, Any], outs: Iterable[Mapping[str, Any]]) -> bytes:
-        hashes = {dep["path"]: {"md5": dep["md5"], "size": dep["size"]} for dep in read["deps"]}
-        said = {
-            "stage": name,
-            "code": {path: hashes[path]["md5"] for path in stage.code},
-            "inputs": {path: hashes[path] for path in stage.inputs},
-            "outputs": {out["path"]: {"md5": out["md5"], "size": out["size"]} for out in outs},
-            "environment": {"versions": {"numpy": self.numpy()}},
-        }
-        return json.dumps(said, sort_keys=True).encode()
+        hashes = {dep["path"]: Hash(md5=dep["md5"], size=dep["size"]) for dep in read["deps"]}
+        said = Manifest(
+            stage=name,
+            params=read.get("params", {}).get("params.yaml", {}),
+            inputs={path: hashes[path] for path in stage.inputs},
+            code={path: hashes[path].md5 for path in stage.code},
+            outputs={out["path"]: Hash(md5=out["md5"], size=out["size"]) for out in outs},
+            counts={},
+            environment=Environment(locks={}, python="3.11.0", versions={"numpy": self.numpy()}),
+            sources=[],
+        )
+        return said.text().encode()
 
     # Git
 

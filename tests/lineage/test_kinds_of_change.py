@@ -103,6 +103,15 @@ def forged(project: Project) -> Named:
     return {("train@a-1", Fault.FORGED)}
 
 
+def claimed(project: Project) -> Named:
+    """A parameter that is edited in file and lock, and that no run had; what is made with it is as it was."""
+    project.replace("params.yaml", "limit: 50", "limit: 51")
+    lock = project.lock()
+    lock["prepare"]["params"]["params.yaml"]["prepare.limit"] = 51
+    project.write_lock(lock)
+    return {("prepare", Change.PARAMETER), ("prepare", Fault.MANIFEST)}
+
+
 def merged(project: Project) -> Named:
     """`evaluate` and `report` of another branch, whose models were others."""
     other = project.copied(project.root.parent / f"{project.root.name}-other")
@@ -134,10 +143,10 @@ def corrupted(project: Project) -> Named:
 
 
 RUNS = (version, parameter, code, comment, row, order, seed, command, source)
-TAMPERINGS = (forged, merged, tampered, edited, corrupted)
+TAMPERINGS = (forged, claimed, merged, tampered, edited, corrupted)
 KINDS: tuple[Callable[[Project], Named], ...] = (*RUNS, *TAMPERINGS)
 """In the order in which they can be made: what lies here is tampered with last."""
-assert len(KINDS) == 14
+assert len(KINDS) == 15
 
 
 @pytest.fixture(scope="session")
@@ -198,6 +207,17 @@ def test_a_comment_is_told_from_code_by_what_it_did(first: Project, tmp_path: Pa
     project, _ = made(first, tmp_path, [comment])
     entries = diff(Repository(project.root), _root(project), None).entries
     assert {entry.effect for entry in entries} == {Effect.IDENTICAL}
+
+
+@pytest.mark.parametrize("kind", [claimed, forged], ids=lambda kind: kind.__name__)
+def test_what_a_manifest_contradicts_is_not_said_to_have_had_an_effect(
+    first: Project, tmp_path: Path, kind: Callable[[Project], Named]
+) -> None:
+    project, _ = made(first, tmp_path, [parameter, kind])
+    entries = diff(Repository(project.root), _root(project), None).entries
+    (run,) = {entry.run for entry in entries if isinstance(entry.kind, Fault)}
+    effects = {entry.effect for entry in entries if entry.run == run and isinstance(entry.kind, Change)}
+    assert effects == {Effect.CONTRADICTED}
 
 
 def test_what_follows_is_only_carried(first: Project, tmp_path: Path) -> None:
@@ -311,7 +331,8 @@ def test_every_honest_change_holds(first: Project, tmp_path: Path, kind: Callabl
 def test_every_tampering_is_found(first: Project, tmp_path: Path, kind: Callable[[Project], Named]) -> None:
     project, expected = made(first, tmp_path, [kind])
     verification = verify(Repository(project.root))
-    assert {(f.run, f.fault) for f in verification.findings} == expected and not verification.holds
+    faults = {(run, fault) for run, fault in expected if isinstance(fault, Fault)}
+    assert {(f.run, f.fault) for f in verification.findings} == faults and not verification.holds
 
 
 def outputs_of(project: Project, revision: str | None, runs: tuple[str, ...]) -> list[Finding]:

@@ -9,17 +9,22 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from lineage.checks.case import Case
+from lineage.checks.manifests import check_manifests
 from lineage.cli import app
 from lineage.errors import AuditError
+from lineage.graph import Graph
 from lineage.model import Fault
 from lineage.repository import Repository
+from lineage.states import open_state
 from lineage.verify import verify
-from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project, flip
+from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, SHARED, Project, flip
 
 Found = set[tuple[Fault, str | None, str]]
 MODEL = "models/a.txt"
@@ -137,6 +142,131 @@ def test_a_manifest_that_nests_without_end_is_no_traceback(project: Project) -> 
     path = "meta/report/manifest.json"
     project.write(path, b"[" * 100_000)
     assert found(project) == {(Fault.OUTPUT, "report", path)}
+
+
+# What a run says of itself
+
+Entry = dict[str, Any]
+
+
+def claim(project: Project, change: Callable[[Entry], object], run: str = "train@a-1") -> set[str]:
+    """Change a run's entry in the lock, commit, and return what is found of it; nothing else may be."""
+    lock = project.lock()
+    change(lock[run])
+    project.write_lock(lock)
+    project.commit("claimed")
+    case = Case(Graph(open_state(Repository(project.root), "HEAD")), (run,))
+    findings = [*check_manifests(case)]
+    assert {finding.run for finding in findings} <= {run} and all(finding.proves_wrong for finding in findings)
+    return {f"{finding.path}: {finding.what}" for finding in findings}
+
+
+def retell(project: Project, params: Entry | None, run: str = "train@a-1") -> None:
+    """Have a run's manifest say other parameters, or nothing of them, and the lock its hash."""
+    path, lock = f"meta/{run}/manifest.json", project.lock()
+    manifest = {**json.loads(project.text(path)), "params": params}
+    project.put(path, json.dumps({key: value for key, value in manifest.items() if value is not None}).encode(), True)
+    lock[run]["outs"] = [project._entry(out["path"]) for out in lock[run]["outs"]]
+    project.write_lock(lock)
+
+
+def settings(**changes: Any) -> Callable[[Entry], object]:
+    """Change what the lock says of parameters (`_` for `.`); None takes one away."""
+
+    def change(entry: Entry) -> None:
+        values = entry["params"]["params.yaml"]
+        for name, value in changes.items():
+            values[name.replace("_", ".")] = value
+        entry["params"]["params.yaml"] = {key: value for key, value in values.items() if value is not None}
+
+    return change
+
+
+PARAMETERS: list[tuple[Callable[[Entry], object], set[tuple[str, str, str]]]] = [
+    (settings(), set()),
+    (settings(train_rate=2.0), set()),
+    (settings(train_rate=60), {("train.rate", "60", "2")}),
+    (settings(train_seed=True), {("train.seed", "true", "1")}),
+    (settings(train_rate=1, train_seed=2), {("train.rate", "1", "2"), ("train.seed", "2", "1")}),
+    (settings(train_rate={"high": 2}), {("train.rate", '{"high": 2}', "2")}),
+    (settings(train_rate=None), {("train.rate", "absent", "2")}),
+    (settings(train_steps=3), {("train.steps", "3", "absent")}),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), PARAMETERS)
+def test_a_parameter_that_no_run_had_is_found(
+    project: Project, change: Callable[[Entry], object], expected: set[tuple[str, str, str]]
+) -> None:
+    said = {f"params.yaml: {key} is {lock} in dvc.lock, its manifest says {run}" for key, lock, run in expected}
+    assert claim(project, change) == said
+
+
+OLD: list[tuple[Entry, Callable[[Entry], object], set[tuple[str, str, str]]]] = [
+    ({"rate": 2, "seed": 1}, settings(), set()),
+    ({"speed": 2, "seed": 1}, settings(), set()),
+    ({"seed": 1, "speed": 2}, settings(train_rate=60), {("train.rate", "60", "2")}),
+    (
+        {"rate": 2, "seed": 1},
+        settings(train_rate=60, train_seed=2),
+        {("train.rate", "60", "2"), ("train.seed", "2", "1")},
+    ),
+    ({"rate": 2, "seed": 1}, settings(train_seed=None), {("seed", "absent", "1")}),
+]
+
+
+@pytest.mark.parametrize(("said", "change", "expected"), OLD)
+def test_an_older_manifest_names_parameters_by_words_of_its_stage(
+    project: Project, said: Entry, change: Callable[[Entry], object], expected: set[tuple[str, str, str]]
+) -> None:
+    retell(project, said)
+    findings = {f"params.yaml: {key} is {lock} in dvc.lock, its manifest says {run}" for key, lock, run in expected}
+    assert claim(project, change) == findings
+
+
+def test_a_manifest_without_parameters_says_nothing_of_them(project: Project) -> None:
+    retell(project, None)
+    assert claim(project, settings(train_rate=60)) == set()
+
+
+def drop(role: str, path: str) -> Callable[[Entry], object]:
+    """Take a file from a run's entry."""
+
+    def change(entry: Entry) -> None:
+        entry[role] = [file for file in entry[role] if file["path"] != path]
+
+    return change
+
+
+def resize(role: str, path: str) -> Callable[[Entry], object]:
+    """Say that a file has a byte more."""
+
+    def change(entry: Entry) -> None:
+        (file,) = (file for file in entry[role] if file["path"] == path)
+        file["size"] += 1
+
+    return change
+
+
+MORE = {"path": "code/evaluate.py", "hash": "md5", "md5": "0" * 32, "size": 1}
+FILES: list[tuple[Callable[[Entry], object], str, str]] = [
+    (drop("outs", MODEL), MODEL, "its manifest says that it made it, dvc.lock doesn't"),
+    (drop("deps", SHARED), SHARED, "its manifest says that it read it, dvc.lock doesn't"),
+    (
+        lambda entry: entry["deps"].append(MORE),
+        "code/evaluate.py",
+        "dvc.lock says that it read it, its manifest doesn't",
+    ),
+    (resize("outs", MODEL), MODEL, "dvc.lock has 17 bytes, its manifest 16"),
+    (resize("deps", PARTS), PARTS, "dvc.lock has 12 bytes, its manifest 11"),
+]
+
+
+@pytest.mark.parametrize(("change", "path", "what"), FILES)
+def test_a_file_that_only_one_of_lock_and_manifest_has_is_found(
+    project: Project, change: Callable[[Entry], object], path: str, what: str
+) -> None:
+    assert claim(project, change) == {f"{path}: {what}"}
 
 
 # What dvc.yaml says
