@@ -1,7 +1,7 @@
 """Stage `code_compare`: all code models' scores -> pass@1 with intervals, differences, gates, findings, plots."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stages.component import Context, Stage, StageParams
 from stages.files import write_json
@@ -19,7 +19,7 @@ from stages.reporting.code_readings import (
 from stages.reporting.code_schema import NEAREST, CellInfo, CodeComparison
 from stages.reporting.code_series import code_headline, write_code_plots
 from stages.reporting.disagreeing import disagreements
-from stages.reporting.readings import Reader
+from stages.reporting.readings import Reader, distinct
 from stages.reporting.schema import BASE
 
 
@@ -94,7 +94,7 @@ def compare(params: CodeCompareStageParams, readings: Sequence[CodeReading], rea
         models=models,
         points=points,
         differences=differences,
-        environments=_distinct([reading.environment for reading in readings if reading.environment]),
+        environments=distinct(reading.environment for reading in readings if reading.environment),
         inputs=reader.hashes,
     )
 
@@ -110,14 +110,6 @@ def cell_info(cell: CellParams) -> CellInfo:
     return CellInfo(
         name=cell.name, budget=budget, cache=cell.cache.value, block_length=cell.block_length, sets=cell.sets
     )
-
-
-def _distinct(values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for value in values:
-        if value not in found:
-            found.append(dict(value))
-    return found
 
 
 STAGE = Stage(

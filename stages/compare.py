@@ -9,7 +9,7 @@ from stages.params.compare import CompareParams
 from stages.reporting import generating, series
 from stages.reporting.comparing import Comparer
 from stages.reporting.findings import all_findings
-from stages.reporting.readings import Reader, Reading, check_same_text, instances, read_model, read_references
+from stages.reporting.readings import Reader, Reading, check_same_text, distinct, instances, read_model, read_references
 from stages.reporting.schema import BASE, Comparison, NllPath, ReferenceMetrics, Resampling
 
 
@@ -82,7 +82,7 @@ def compare(
         real_text=references.generation_row,
         real_text_note=references.note,
         judge=references.judge,
-        environments=_distinct([reading.environment for reading in readings]),
+        environments=distinct(reading.environment for reading in readings),
         inputs=reader.hashes,
     )
 
@@ -99,14 +99,6 @@ def _resampling(reading: Reading, params: CompareParams) -> Resampling:
         level=params.level,
         seed=params.seed,
     )
-
-
-def _distinct(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
 
 
 def headline(comparison: Comparison) -> dict[str, Any]:

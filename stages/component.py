@@ -151,7 +151,7 @@ class Stage(Generic[P]):
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.run(context)
             _refuse_changes(began.flat(), self._read(axes).flat())
-            _write_manifests(record, context, started)
+            write_manifests(record, context, started)
             checkpoints.clear()
 
     def _read(self, axes: Mapping[str, str]) -> "_Read":
@@ -261,7 +261,13 @@ def declared_code(stage: str) -> list[str]:
     return sorted(dep for dep in declared_stages()[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
 
 
-def _write_manifests(record: dict[str, Any], context: Context[Any], started: float) -> None:
+def write_manifests(record: Mapping[str, Any], context: Context[Any], started: float) -> None:
+    """Write manifest.json, and run.json beside it.
+
+    Args:
+        record: stage, params, inputs and code, as its manifest says them.
+        started: when, in seconds since 1970.
+    """
     manifest = context.outputs["manifest"]
     made = {str(path): path_hash(path) for name, path in context.outputs.items() if name != "manifest"}
     read = {**record["inputs"], **context.read}

@@ -7,6 +7,7 @@ and problems with the parameters of params.yaml, and writes to reports/adapters/
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,8 +20,8 @@ from rich.table import Table
 
 from softmask.errors import InputError
 from stages import code_generate, code_score
-from stages.component import PARAMS_FILE, Context, Stage, declared_code, run_command
-from stages.files import read_json, write_json
+from stages.component import PARAMS_FILE, Context, Stage, declared_code, run_command, write_manifests
+from stages.files import read_json
 from stages.hashing import file_md5, path_hash
 from stages.params.section import lookup, read_yaml
 from stages.store import hold, location
@@ -59,15 +60,16 @@ def evaluate(path: Path, family: str, name: str) -> dict[str, Any]:
     _check(path, axes)
     folder = REPORTS / family / name
     answers, scores = folder / "answers", folder / "scores"
+    started = time.time()
     with ExitStack() as held:
-        generating = _context(held, code_generate.STAGE, axes, answers, {"adapter": path})
+        generated, generating = _context(held, code_generate.STAGE, axes, answers, {"adapter": path})
         code_generate.run(generating)
-        scoring = _context(held, code_score.STAGE, axes, scores, {"samples": generating.outputs["samples"]})
+        samples = {"samples": generating.outputs["samples"]}
+        scored, scoring = _context(held, code_score.STAGE, axes, scores, samples)
         code_score.run(scoring)
-        for context in (generating, scoring):
+        for record, context in ((generated, generating), (scored, scoring)):
+            write_manifests(record, context, started)
             context.checkpoints.clear()
-    counts = {"answers": generating.counts, "scores": scoring.counts}
-    write_json(folder / "manifest.json", {**axes, "adapter": path_hash(path), "counts": counts})
     metrics: dict[str, Any] = read_json(scoring.outputs["metrics"])
     return metrics
 
@@ -85,8 +87,11 @@ def _check(path: Path, axes: Mapping[str, str]) -> None:
 
 def _context(
     held: ExitStack, stage: Stage[Any], axes: Mapping[str, str], folder: Path, inputs: Mapping[str, Path]
-) -> Context[Any]:
-    """What a stage gets when the pipeline runs it, but for some inputs, its outputs' folder and its checkpoints."""
+) -> tuple[dict[str, Any], Context[Any]]:
+    """What a stage gets when the pipeline runs it, but for some inputs, its outputs' folder and its checkpoints.
+
+    Before it, what a manifest says of that.
+    """
     params = stage.params.read(axes)
     read = {**{name: Path(pattern.format(**axes)) for name, pattern in stage.inputs.items()}, **inputs}
     for path in read.values():
@@ -95,13 +100,14 @@ def _context(
     outputs = {name: folder / Path(pattern).name for name, pattern in stage.outputs.items()}
     folder.mkdir(parents=True, exist_ok=True)
     record = {
-        "params": params.model_dump(mode="json"),
-        "inputs": {name: path_hash(path) for name, path in read.items()},
+        "stage": stage.instance(axes),
+        "params": stage.params.raw(axes),
+        "inputs": {str(path): path_hash(path) for name, path in read.items() if name not in stage.collections},
         "code": {file: file_md5(Path(file)) for file in declared_code(stage.name)},
     }
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     checkpoints = held.enter_context(hold(location().root, f"adapter-{stage.instance(axes)}", key))
-    return Context(params, read, outputs, axes, checkpoints)
+    return record, Context(params, read, outputs, axes, checkpoints)
 
 
 def others(family: str) -> dict[str, list[dict[str, Any]]]:

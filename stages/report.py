@@ -45,6 +45,12 @@ class SampleRow(Record):
     text: str
 
 
+class ReferenceCounts(Record):
+    """The counts of the stage `references`, as far as they are shown."""
+
+    judging: Cost
+
+
 def run(context: Context[ReportStageParams]) -> None:
     """Read, put together, and write both files."""
     params, inputs = context.params, context.inputs
@@ -100,11 +106,10 @@ def read_costs(reader: Reader, inputs: Mapping[str, Path], comparison: Compariso
     """
 
     sampling = {
-        row.model: reader.cited(inputs["samples"] / row.model / "manifest.json", Cost, "counts")
-        for row in comparison.models
+        row.model: reader.counts(inputs["samples"] / row.model / "manifest.json", Cost) for row in comparison.models
     }
-    judge = reader.cited(inputs["judge_manifest"], Cost, "counts")
-    references = reader.cited(inputs["references_manifest"], Cost, "counts", "judging")
+    judge = reader.counts(inputs["judge_manifest"], Cost)
+    references = reader.counts(inputs["references_manifest"], ReferenceCounts).judging
     return cost_lines(comparison, judge, references, sampling)
 
 

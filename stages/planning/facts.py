@@ -4,7 +4,6 @@ Reads manifests and problem sets, and for local sources of text their sizes; wri
 that (`known`), and what they rest on stands beside each constant.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from softmask.backbones.chat_tokenizer import load_chat_tokenizer
 from softmask.evaluation.problems import read_problems
@@ -22,6 +22,7 @@ from softmask.training.chat_tokens import ChatTokens
 from stages import arithmetic, chat_tokenizer, chat_tokens, corpus, instructions, micro, problems, tokenizer, tokens
 from stages.code_generate import prompt_of
 from stages.component import Stage
+from stages.manifest import Manifest
 from stages.params.code.instructions import InstructionSource
 from stages.params.code.math_problems import MathSource
 from stages.params.code.problem_sets import EvalPlusDataset, MicroSplit, ProblemSetParams, ProblemSource
@@ -108,12 +109,11 @@ class Facts:
         """The counts in a stage's manifest if it has run with these parameters, else None."""
         path = Path(stage.outputs["manifest"].format(**axes))
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found, counts = manifest["params"], dict(manifest["counts"])
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
             return None
-        planned = {name: lookup(self._values, key, "") for name, key in stage.params.tracked(axes).items()}
-        return counts if found == planned else None
+        planned = {key: lookup(self._values, key, "") for key in stage.params.tracked(axes).values()}
+        return manifest.counts if manifest.params == planned else None
 
     @cached_property
     def text(self) -> Text:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from softmask.errors import InputError
 from stages.files import read_lines
+from stages.manifest import Environment, Manifest
 from stages.reporting.code_schema import (
     NEAREST,
     NEAREST_MODEL,
@@ -63,7 +64,7 @@ class CodeReading:
     generation: GenerationCosts | None
     training: Cost | None
     history: Sequence[Mapping[str, Any]]
-    environment: Mapping[str, Any]
+    environment: Environment | None
 
 
 def code_instances(families: Sequence[str], arms: Sequence[str], seeds: Sequence[int]) -> list[CodeInstance]:
@@ -86,14 +87,13 @@ def read_code_model(reader: Reader, instance: CodeInstance, inputs: Mapping[str,
     """
     place = Path(instance.family) / instance.model
     samples, model = inputs["samples"] / place, inputs["models"] / place
-    manifest = reader.json(samples / "manifest.json")
     return CodeReading(
         instance=instance,
         outcomes=read_outcomes(reader, inputs["scores"] / place, instance),
         generation=reader.record(samples / "costs.json", GenerationCosts),
         training=reader.record(model / "costs.json", Cost),
         history=read_history(reader, model / "history.json"),
-        environment=manifest.get("environment", {}),
+        environment=reader.record(samples / "manifest.json", Manifest).environment,
     )
 
 
@@ -105,7 +105,7 @@ def read_nearest(reader: Reader, scores: Path) -> CodeReading:
     """
     instance = CodeInstance(NEAREST, NEAREST_MODEL, NEAREST, None)
     outcomes = read_outcomes(reader, scores / NEAREST / NEAREST_MODEL, instance)
-    return CodeReading(instance, outcomes, None, None, (), {})
+    return CodeReading(instance, outcomes, None, None, (), None)
 
 
 def read_history(reader: Reader, path: Path) -> list[dict[str, Any]]:

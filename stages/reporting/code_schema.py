@@ -6,6 +6,7 @@ Knows no rule and no sentence.
 from enum import StrEnum
 from typing import Any
 
+from stages.manifest import Environment
 from stages.reporting.schema import Cost, Omegas, Record, Span
 
 NEAREST = "nearest"
@@ -298,7 +299,7 @@ class CodeComparison(Record):
     models: list[CodeModelRow]
     points: list[CodePoint]
     differences: list[CodeDifference]
-    environments: list[dict[str, Any]]
+    environments: list[Environment]
     """The distinct environments that answers were generated in."""
     inputs: dict[str, str]
     """MD5 of every file that was read."""

@@ -3,22 +3,24 @@
 Knows no statistics. A file that is missing, torn, or about different text is the user's to mend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from softmask.errors import InputError
 from stages.files import read_json
 from stages.hashing import file_md5
+from stages.manifest import Environment, Manifest
 from stages.reporting.schema import BASE, ModelMetrics, NllPath, Record, ReferenceMetrics
 
 R = TypeVar("R", bound=Record)
+M = TypeVar("M", bound=BaseModel)
 
 NLL_AGREEMENT = 1e-4
 """Relative: metrics.json and nll.safetensors of one evaluation agree far better than this."""
@@ -53,7 +55,7 @@ class Reading:
     instance: Instance
     metrics: ModelMetrics
     arrays: NllArrays
-    environment: dict[str, Any]
+    environment: Environment
     history: list[dict[str, Any]]
 
 
@@ -77,7 +79,7 @@ class Reader:
         """Keep a file's MD5."""
         self.hashes[path.as_posix()] = file_md5(path)
 
-    def record(self, path: Path, model: type[R]) -> R:
+    def record(self, path: Path, model: type[M]) -> M:
         """A JSON file as a typed record.
 
         Raises:
@@ -85,19 +87,24 @@ class Reader:
         """
         return parse(self.json(path), model, path)
 
-    def cited(self, path: Path, model: type[R], *keys: str) -> R:
-        """What lies at these keys of a JSON file as a typed record that knows it was read there.
+    def cited(self, path: Path, model: type[R]) -> R:
+        """A JSON file as a typed record that knows it was read there.
 
         Raises:
             InputError: the file is missing, no JSON, or a field is missing or wrong.
         """
-        value = self.json(path)
-        for key in keys:
-            value = value.get(key) or {}
-        return parse(value, model, path).read_from(f"{path.as_posix()}:{'.'.join(keys)}")
+        return self.record(path, model).read_from(f"{path.as_posix()}:")
+
+    def counts(self, path: Path, model: type[R]) -> R:
+        """The counts in a manifest as a typed record that knows it was read there.
+
+        Raises:
+            InputError: the file is missing or no manifest, or a field is missing or wrong.
+        """
+        return parse(self.record(path, Manifest).counts, model, path).read_from(f"{path.as_posix()}:counts")
 
 
-def parse(value: Any, model: type[R], path: Path) -> R:
+def parse(value: Any, model: type[M], path: Path) -> M:
     """Validate a value read from `path`.
 
     Raises:
@@ -131,7 +138,7 @@ def read_model(reader: Reader, instance: Instance, evaluation: Path, models: Pat
     if metrics.model != instance.name:
         raise InputError(f"model is {metrics.model!r}", where=str(folder / "metrics.json"), expected=instance.name)
     arrays = read_nll(reader, folder / "nll.safetensors", metrics)
-    environment = reader.json(folder / "manifest.json").get("environment", {})
+    environment = reader.record(folder / "manifest.json", Manifest).environment
     history = reader.json(models / instance.name / "history.json")
     return Reading(instance, metrics, arrays, environment, history)
 
@@ -203,6 +210,15 @@ def check_same_text(readings: Sequence[Reading]) -> None:
                 expected="the same validation text for every model",
                 todo="Evaluate them again: dvc repro",
             )
+
+
+def distinct(environments: Iterable[Environment]) -> list[Environment]:
+    """The environments without repetitions, in their order."""
+    found: list[Environment] = []
+    for environment in environments:
+        if environment not in found:
+            found.append(environment)
+    return found
 
 
 def read_references(reader: Reader, path: Path) -> ReferenceMetrics:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from softmask.evaluation.intervals import Interval
+from stages.manifest import Environment
 
 BASE = "base"
 REFERENCE_ARM = "binary"
@@ -427,7 +428,7 @@ class Comparison(Record):
     real_text: GenerationMetrics
     real_text_note: str | None
     judge: JudgeMetrics
-    environments: list[dict[str, Any]]
+    environments: list[Environment]
     """The distinct environments that the evaluations ran in."""
     inputs: dict[str, str]
     """MD5 of every file that was read."""

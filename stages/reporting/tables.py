@@ -244,9 +244,9 @@ def environments(comparison: Comparison) -> Table:
     """The library versions that the evaluations ran with."""
     rows = []
     for environment in comparison.environments:
-        versions = {"python": environment.get("python", ""), **environment.get("versions", {})}
-        rows += [(name, str(value)) for name, value in sorted(versions.items())]
-        rows.append(("environment lock, MD5", str(environment.get("lock_md5") or "no lock file")))
+        rows += sorted({"python": environment.python, **environment.versions}.items())
+        locks = [(f"{file}, MD5", digest) for file, digest in environment.locks.items()]
+        rows += locks or [("environment lock, MD5", "no lock file")]
     return Table("Versions", ("what", "version"), rows, 2)
 
 

@@ -17,6 +17,7 @@ from softmask.feedback import SoftMask
 from softmask.feedback_kinds import FeedbackKind, Interpolation
 from stages import code_generate, code_score
 from stages.evaluate_adapter import REPORTS, evaluate, others, table
+from stages.manifest import Manifest
 from tests.stages.test_code_generate import cell, write
 from tests.stages.test_code_score import VALUES
 
@@ -71,6 +72,10 @@ def test_an_adapter_gets_what_the_same_adapter_gets_as_an_arm(folder: Path) -> N
     assert (REPORTS / "tiny/mine/answers/samples.jsonl").read_bytes() == answers.read_bytes()
     assert (REPORTS / "tiny/mine/scores/verdicts.jsonl").read_bytes() == (scores / "verdicts.jsonl").read_bytes()
     assert metrics["cells"] == json.loads((scores / "metrics.json").read_text(encoding="utf-8"))["cells"]
+    for mine, arms in ((REPORTS / "tiny/mine/answers", answers.parent), (REPORTS / "tiny/mine/scores", scores)):
+        said, expected = (Manifest.model_validate_json((at / "manifest.json").read_bytes()) for at in (mine, arms))
+        assert (said.counts, said.environment, said.params) == (expected.counts, expected.environment, expected.params)
+        assert said.outputs.keys() == {str(mine / Path(path).name) for path in expected.outputs}
     assert answers.read_bytes() != (stage("base") / "samples.jsonl").read_bytes()
 
 

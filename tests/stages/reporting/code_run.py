@@ -13,6 +13,7 @@ from stages.component import Context
 from stages.params.code.compare import CodeCompareParams
 from stages.params.code.generation import CellParams
 from stages.store import Checkpoints
+from tests.stages.manifests import write_manifest
 
 COMPARE_PARAMS: dict[str, Any] = {
     "resamples": 500,
@@ -92,8 +93,7 @@ class CodeRun:
         self._scores(family, model, arm, seed, places)
         costs = [self._cost(name, cell_name) for name, cell_name in places]
         self._json(f"data/code/samples/{family}/{model}/costs.json", {"family": family, "model": model, "cells": costs})
-        environment = {"python": "3.11.9", "versions": {"torch": "2.13.0"}}
-        self._json(f"data/code/samples/{family}/{model}/manifest.json", {"environment": environment})
+        write_manifest(f"data/code/samples/{family}/{model}", {})
         self._json(f"models/dream/{family}/{model}/history.json", self._history(arm))
         training = {"updates": 50, "forwards": 90 if arm.startswith("sm") else 50, "backwards": 50, "flops": 10**12}
         self._json(f"models/dream/{family}/{model}/costs.json", training)

@@ -20,6 +20,7 @@ from stages.report import STAGE as REPORT
 from stages.report import ReportStageParams
 from stages.report import run as run_report
 from stages.store import Checkpoints
+from tests.stages.manifests import write_manifest
 
 DRAWS = 4
 JUDGING = {"forwards": 192, "flops": 3.0e12, "tokens": 24576}
@@ -55,6 +56,9 @@ REPORT_PARAMS: dict[str, Any] = {
 }
 
 
+LOCKS = {"requirements.lock": "torch==2.13.0\n", "requirements-cuda.lock": "torch==2.13.0+cu130\n"}
+
+
 @dataclass
 class Run:
     """What the fixture's models are like."""
@@ -73,9 +77,13 @@ class Run:
     text: str = "import sympy\n"
     mauve: bool = False
     units_seed: int = 0
+    locks: Mapping[str, str] = field(default_factory=lambda: LOCKS)
+    """Environment locks: file -> text."""
 
     def write(self) -> "Run":
-        """Write every file that compare and report read."""
+        """Write every file that compare and report read; the current folder must be `root`."""
+        for name, text in self.locks.items():
+            (self.root / name).write_text(text, encoding="utf-8")
         self._json("data/check/valid.json", {"valid": True})
         self.write_model("base", None)
         for arm in self.arms:
@@ -92,8 +100,8 @@ class Run:
             "flops": 9e13,
             "tokens": 10**6,
         }
-        self._json("models/judge/manifest.json", {"counts": judge_counts})
-        self._json("data/references/manifest.json", {"counts": {"references": 500, "judging": JUDGING}})
+        write_manifest("models/judge", judge_counts)
+        write_manifest("data/references", {"references": 500, "judging": JUDGING})
         self._json("models/judge/history.json", [{"step": s, "loss": 4 / (1 + s / 50)} for s in range(0, 300, 10)])
         self._json("reports/code_comparison.json", NO_CODE)
         return self
@@ -147,8 +155,7 @@ class Run:
             "evaluation_cost": {"forwards": 4000, "flops": 2.1e13, "tokens": 131072, "judge": JUDGING},
         }
         self._json(f"data/evaluation/{name}/metrics.json", metrics)
-        environment = {"lock_md5": "0" * 32, "python": "3.11.9", "versions": {"torch": "2.13.0", "numpy": "2.4.1"}}
-        self._json(f"data/evaluation/{name}/manifest.json", {"stage": f"evaluate@{name}", "environment": environment})
+        write_manifest(f"data/evaluation/{name}", {})
         self._json(f"models/mdlm/{name}/history.json", self._history(soft))
         self._write_samples(name, soft)
 
@@ -227,7 +234,7 @@ class Run:
         file = self.root / f"data/samples/{name}/samples.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        self._json(f"data/samples/{name}/manifest.json", {"counts": {"samples": 12, "forwards": 700, "flops": 4e12}})
+        write_manifest(f"data/samples/{name}", {"samples": 12, "forwards": 700, "flops": 4e12})
         self._json(f"data/samples/{name}/trace.json", self._trace(name, soft))
 
     @staticmethod

@@ -16,6 +16,7 @@ import pytest
 
 from softmask.errors import InputError
 from stages.hashing import file_md5
+from stages.manifest import Environment
 from stages.reporting.render import fence, prose
 from stages.reporting.trace import Trace, denoising
 
@@ -93,6 +94,26 @@ def test_the_page_refers_to_nothing_outside_of_itself(finished: Finished) -> Non
     assert "https://" not in html
     assert set(re.findall(r"url\((.)", html)) <= {"#"}
     assert "@import" not in html
+
+
+def versions(markdown: str) -> dict[str, str]:
+    """The report's table of versions."""
+    table = markdown.partition("**Versions**")[2].partition("**")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[4:] if line]
+    return {name: version.replace("\\", "") for name, version in rows}
+
+
+def test_the_environment_is_that_of_the_evaluations_with_its_lock_files(finished: Finished) -> None:
+    here = Environment.here()
+    locks = {name: file_md5(finished.root / name) for name in ("requirements.lock", "requirements-cuda.lock")}
+    shown = {f"{name}, MD5": digest for name, digest in locks.items()}
+    assert versions(finished.markdown) == {"python": here.python, **here.versions, **shown}
+    assert set(locks.values()) <= set(Page(finished.html).cells)
+
+
+def test_an_environment_without_lock_files_is_said_to_have_none(make_run: MakeRun) -> None:
+    shown = versions(report(make_run(locks={}))[1])
+    assert {name: value for name, value in shown.items() if "MD5" in name} == {"environment lock, MD5": "no lock file"}
 
 
 def test_ids_are_unique_and_every_local_reference_has_its_target(finished: Finished) -> None:
