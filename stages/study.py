@@ -4,6 +4,7 @@ The folder holds what `python -m lineage keep` wrote: the continuation's record,
 experiment in `experiments/`. The page and two pictures are drawn from their comparisons; nothing is computed here.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from stages.reporting.schema import Comparison
 from stages.reporting.sections import findings, summary
 
 COMPARISON, CODE_COMPARISON = Path("reports/comparison.json"), Path("reports/code_comparison.json")
+REPORT, NO_LOCK = Path("reports/report.md"), "| environment lock, MD5 | no lock file |"
 EXPERIMENTS = Path("conf/experiments")
 SHOWN_SAMPLER = "mdlm"
 """Of the picture of generation: the paper's standard sampler."""
@@ -48,7 +50,24 @@ def page(folder: Path) -> Report:
     sections = [Section("", title, language(comparison)) for title, comparison in regimes]
     sections.append(Section("", "Code", [code_tables.at_equal_steps(code), code_tables.gates(code)]))
     sections += [experiment(reader, record) for record in sorted((folder / "experiments").glob("*/record.json"))]
+    sections += corrections(reader, folder)
     return Report("The study", f"{summary(continuation)} {summary(scratch)}", groups, sections)
+
+
+def corrections(reader: Reader, folder: Path) -> Iterator[Section]:
+    """What is wrong in kept reports, which stay as they are, and what is so by their comparisons.
+
+    Raises:
+        InputError: a comparison is missing or torn.
+    """
+    reports = [report for file in folder.rglob("record.json") if (report := file.parent / REPORT).is_file()]
+    wrong = [report for report in reports if NO_LOCK in report.read_text(encoding="utf-8")]
+    comparisons = [reader.cited(report.with_name(COMPARISON.name), Comparison) for report in wrong]
+    locks = {pair for comparison in comparisons for made in comparison.environments for pair in made.locks.items()}
+    if locks:
+        said = ", ".join(f"{file} {digest}" for file, digest in sorted(locks))
+        line = f"What the reports of {len(wrong)} records say, that there was no environment lock, is wrong: {said}."
+        yield Section("", "Correction", [Paragraph(line)])
 
 
 def language(comparison: Comparison) -> list[Block]:

@@ -7,6 +7,7 @@ import pytest
 from lineage.manifests import Manifest
 from lineage.model import Kind, Run
 from lineage.pins import own_pins, pins_of
+from stages import manifest as written
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -49,16 +50,25 @@ def test_values_without_a_name_or_a_revision_are_no_sources() -> None:
     assert pins_of(run(training={"name": "adam", "steps": 3}, version="1.0", model={"revision": COMMIT}), None) == []
 
 
+WRITTEN = written.Manifest(
+    stage="corpus",
+    params={"corpus.source": "package", "corpus.limit": None},
+    inputs={"data/check/valid.json": written.Hash(md5="ab" * 16, size=18)},
+    code={"stages/corpus.py": "ef" * 16},
+    outputs={"data/corpus/train": written.Hash(md5="01" * 16 + ".dir", size=3)},
+    counts={"empty": 0},
+    environment=written.Environment(locks={"requirements.lock": "23" * 16}, python="3.11.7", versions={"numpy": "2.4"}),
+    sources=[written.Outside(source="sympy", revision="1.14.0", sha256="cd" * 32)],
+)
+
+
+def test_all_that_the_stages_write_into_a_manifest_is_read() -> None:
+    said = Manifest.model_validate_json(WRITTEN.text()).model_dump()
+    assert {**said, "counts": WRITTEN.counts} == WRITTEN.model_dump()
+
+
 def test_manifests_and_imports_name_sources_too() -> None:
-    said = Manifest.model_validate(
-        {
-            "stage": "corpus",
-            "inputs": {},
-            "outputs": {},
-            "sources": [{"source": "sympy", "revision": "1.14.0", "sha256": "cd" * 32}],
-        }
-    )
-    (pin,) = pins_of(run(), said)
+    (pin,) = pins_of(run(), Manifest.model_validate_json(WRITTEN.text()))
     assert (pin.source, pin.revision, pin.fixed) == ("sympy", "cd" * 32, True)
     origin = {"path": "data/raw.csv", "repo": {"url": "https://example.org/r.git", "rev_lock": COMMIT}}
     (pin,) = pins_of(Run(name="raw.csv.dvc", file="raw.csv.dvc", kind=Kind.IMPORT, origin=origin), None)

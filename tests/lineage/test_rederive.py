@@ -22,6 +22,7 @@ from lineage.agreement import Agreement, differing_numbers, within
 from lineage.errors import AuditError
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.repository import Repository
+from stages.manifest import Environment, Manifest
 from tests.lineage.projects import write
 from tests.pipeline.clones import environment, run
 
@@ -56,17 +57,23 @@ stages:
     deps: [wait.sh, secret.txt, mixed]
     outs: [waited.txt]
 """
+TOLD = Manifest(
+    stage="told",
+    params={},
+    inputs={},
+    code={},
+    outputs={},
+    counts={},
+    environment=Environment(locks={"pylock.toml": "00"}, python="${SAID:-3.0}", versions={"no-such-package": "1.0"}),
+    sources=[],
+)
 FILES = {
     "dvc.yaml": DVC_YAML,
     "raw/a.csv": "1,2\n",
     "params.yaml": "rows: 1\nlineage:\n  tolerance:\n    relative: 0\n",
     "count.sh": 'echo "{\\"bytes\\": $(wc -c < $1)}"\n',
     "jitter.py": JITTER,
-    "told.sh": """cat <<END
-{"stage": "told", "inputs": {}, "outputs": {}, "environment": {"python": "${SAID:-3.0}",
- "versions": {"no-such-package": "1.0"}, "locks": {"pylock.toml": "00"}}}
-END
-""",
+    "told.sh": f"cat <<END\n{TOLD.text()}END\n",
     "wait.sh": 'sleep "${WAIT:-0}"; test "$FAIL" != yes && cp secret.txt waited.txt\n',
     "mixed/tracked.txt": "git has it\n",
     "mixed/own.txt": "git ignores it\n",

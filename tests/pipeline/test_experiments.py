@@ -134,9 +134,11 @@ def test_the_page_of_a_study_has_its_findings_its_pictures_and_its_experiments(s
         (folder / part / "record.json").write_text("{}", encoding="utf-8")
         for name in ("comparison.json", "code_comparison.json"):
             shutil.copy(smoke.root / "reports" / name, folder / part / "reports")
+        shutil.copy(smoke.root / "reports/report.md", folder / part / "reports")
     smoke.run(sys.executable, "-m", "stages.study", str(folder))
     page = (folder / "README.md").read_text(encoding="utf-8")
     comparison = json.loads((smoke.root / "reports/comparison.json").read_text(encoding="utf-8"))
+    assert "Correction" not in page
     assert "Trained from scratch: Perplexity" in page and "Fig. 5b" in page and "Table 10" in page
     assert all(finding["text"].split(":")[0] in page.replace("\\", "") for finding in comparison["findings"])
     for name in ("generation.svg", "pass.svg"):

@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from lineage.checks.case import Case
+from lineage.checks.manifests import check_manifests
+from lineage.graph import Graph
+from lineage.repository import Repository
+from lineage.states import open_state
 from stages.hashing import file_md5, path_hash
 from tests.pipeline.clones import Clone, attempt, instance_of
 
@@ -106,6 +111,16 @@ def test_manifests_name_their_stage_and_cite_their_own_outputs_as_the_lock_does(
         assert cited == {path: outputs[path] for path in expected}
 
 
+def test_every_manifest_and_the_lock_say_the_same(smoke: Clone) -> None:
+    graph = Graph(open_state(Repository(smoke.root), None))
+    case = Case(graph, tuple(graph.runs))
+    assert [*check_manifests(case)] == []
+    for run in case.runs:
+        manifest = case.manifest(run)
+        assert manifest is not None and manifest.params is not None
+        assert manifest.params.keys() == {key for _, key, _ in run.settings()}, run.name
+
+
 def test_manifests_cite_inputs_and_code_by_the_hashes_of_their_producers(smoke: Clone) -> None:
     outputs = made(smoke)
     for stage, manifest in manifests(smoke):
@@ -148,6 +163,8 @@ class Loads(HTMLParser):
 def test_the_report_is_there_in_both_formats_and_fetches_nothing(smoke: Clone) -> None:
     html = (smoke.root / "reports/report.html").read_text(encoding="utf-8")
     markdown = (smoke.root / "reports/report.md").read_text(encoding="utf-8")
+    for name in ("requirements.lock", "requirements-cuda.lock"):
+        assert f"| {name}, MD5 | {file_md5(smoke.root / name)} |" in markdown
     loads = Loads()
     loads.feed(html)
     assert [item for item in loads.found if not re.match(r"\w+ (data:|#)", item)] == []
