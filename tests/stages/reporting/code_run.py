@@ -73,7 +73,7 @@ class CodeRun:
 
     def write(self) -> "CodeRun":
         """Write every file that code_compare reads."""
-        self._json("data/check/valid.json", {"valid": True})
+        self._json("data/check/valid.json", {"params": "valid"})
         for name, count in self.sets.items():
             rows = [{"set": name, "task_id": f"{name}/{i}", "request": f"{self.request} {i}."} for i in range(count)]
             self._lines(f"data/code/problems/{name}.jsonl", rows)

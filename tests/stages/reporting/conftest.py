@@ -84,7 +84,7 @@ class Run:
         """Write every file that compare and report read; the current folder must be `root`."""
         for name, text in self.locks.items():
             (self.root / name).write_text(text, encoding="utf-8")
-        self._json("data/check/valid.json", {"valid": True})
+        self._json("data/check/valid.json", {"params": "valid"})
         self.write_model("base", None)
         for arm in self.arms:
             for seed in self.seeds:
