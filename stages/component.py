@@ -76,6 +76,11 @@ class StageParams(BaseModel):
         """These parameters; raises what `raw` and `of` do."""
         return cls.of(cls.raw(axes, file), axes, file)
 
+    def recorded(self, axes: Mapping[str, str]) -> dict[str, Any]:
+        """Dotted key in params.yaml -> value, as dvc.lock has them."""
+        values = self.model_dump(mode="json")
+        return {key: values[name] for name, key in self.tracked(axes).items()}
+
 
 class _Read(NamedTuple):
     """What an instance is made from: parameters by dotted key, inputs and code by path with their hashes."""
@@ -143,7 +148,7 @@ class Stage(Generic[P]):
         known = imported(began.code)
         _refuse_changes(known, {file: began.code[file] for file in known})
         params = self.params.of(began.params, axes)
-        record: dict[str, Any] = {"stage": self.instance(axes), **began._asdict()}
+        record = {"stage": self.instance(axes), **began._asdict(), "params": params.recorded(axes)}
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         with hold(location().root, self.instance(axes), key) as checkpoints:
             context = self._context(params, axes, checkpoints)

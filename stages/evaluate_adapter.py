@@ -101,7 +101,7 @@ def _context(
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "stage": stage.instance(axes),
-        "params": stage.params.raw(axes),
+        "params": params.recorded(axes),
         "inputs": {str(path): path_hash(path) for name, path in read.items() if name not in stage.collections},
         "code": {file: file_md5(Path(file)) for file in declared_code(stage.name)},
     }
