@@ -1,8 +1,9 @@
 """Reading and writing the typed files between stages: canonical JSON, written atomically; a damaged one is named."""
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,9 +16,31 @@ MAKE = "Run the stage that makes it: dvc repro"
 REMAKE = "Make it again: dvc repro -f"
 
 
-def dump_json(value: Any) -> str:
-    """Canonical, readable JSON: sorted keys, two spaces, no NaN, a final newline."""
+def dump_json(value: Any, where: str = "") -> str:
+    """Canonical, readable JSON: sorted keys, two spaces, a final newline.
+
+    Args:
+        where: what it is written to, for the message.
+
+    Raises:
+        InputError: a number in it is infinite or NaN.
+    """
+    for found in _not_finite(value):
+        raise InputError(
+            found, where=where, expected="finite numbers", todo="What it was computed from isn't sound: see its history"
+        )
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _not_finite(value: Any, key: str = "value") -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{key} is {value}"
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _not_finite(part, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, part in enumerate(value):
+            yield from _not_finite(part, f"{key}[{number}]")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,8 +70,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write canonical JSON atomically."""
-    write_text(path, dump_json(value))
+    """Write canonical JSON atomically.
+
+    Raises:
+        InputError: a number in it is infinite or NaN; or from `write_text`.
+    """
+    write_text(path, dump_json(value, str(path)))
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> None:

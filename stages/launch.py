@@ -13,8 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 import torch.distributed
 
-from softmask.errors import InputError
-from stages.component import Context, StageParams
+from softmask.errors import InputError, Unavailable
+from stages.component import MAY_PASS, Context, StageParams
 from stages.files import read_json, write_json
 from stages.parent import die_with_parent
 
@@ -67,7 +67,7 @@ def _spawn(module: str, context: Context[Any], processes: int) -> None:
     launcher += ["--standalone", f"--nproc-per-node={processes}"]
     code = _wait(subprocess.Popen([*launcher, "-m", module, *axes, *worker], start_new_session=True))
     if code:
-        raise InputError(
+        raise (Unavailable if code == MAY_PASS else InputError)(
             f"a training process ended with exit code {code}",
             where=module,
             todo="Its own message is above; run again to resume from the last checkpoint",
@@ -92,7 +92,12 @@ def _wait(launcher: subprocess.Popen[bytes]) -> int:
 
 
 if __name__ == "__main__":
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     die_with_parent(int(sys.argv[1]))
-    torchrun(sys.argv[2:])
+    try:
+        torchrun(sys.argv[2:])
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        sys.exit(first.exitcode if first.exitcode > 0 else 128 - first.exitcode)  # by a signal, as shells say it

@@ -91,7 +91,7 @@ class Checkpoints:
                     return record["value"]
             except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
                 pass  # torn: written by something else than write_text; compute it again
-        text = dump_json({"key": self.key, "value": compute()})
+        text = dump_json({"key": self.key, "value": compute()}, str(file))
         write_text(file, text)
         self.published(file)
         return json.loads(text)["value"]

@@ -53,6 +53,7 @@ def training_arguments(
         max_grad_norm=training.max_grad_norm,
         logging_strategy="steps",
         logging_steps=training.log_every,
+        logging_nan_inf_filter=False,  # a wait for the device at every step; ResumableTrainer stops at such a loss
         save_strategy="steps",
         save_steps=training.save_every,
         seed=seed,

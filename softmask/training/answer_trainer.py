@@ -47,12 +47,16 @@ class Best:
         self._objective.load_state_dict(self._tensors, strict=False)
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """For a checkpoint."""
+        """For a checkpoint; nothing before the first evaluation."""
+        if not self._tensors:
+            return {}
         found = {"loss": torch.tensor(self._loss, dtype=torch.float64), "step": torch.tensor(self._step)}
         return {**{f"weights.{name}": tensor for name, tensor in self._tensors.items()}, **found}
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
         """From a checkpoint."""
+        if not state:
+            return
         self._loss, self._step = float(state["loss"]), int(state["step"])
         tensors = {name.removeprefix("weights."): t for name, t in state.items() if name.startswith("weights.")}
         device = next(self._objective.parameters()).device

@@ -75,6 +75,12 @@ def newest_sound(root: Path, identity: str) -> tuple[Path | None, list[str]]:
     return None, complaints
 
 
+def kept(root: Path) -> str:
+    """What a person has of an interrupted run, as a sentence."""
+    good = all_checkpoints(root)
+    return f"The last good checkpoint is {good[0]}" if good else "No checkpoint was written before"
+
+
 def prune(root: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for folder in all_checkpoints(root)[keep:]:
@@ -96,12 +102,10 @@ def disk_full_is_an_input_error(root: Path) -> Iterator[None]:
         if not full and not re.search(r"No space left|os error 28|unexpected pos|disk quota", str(error), re.I):
             raise
         shutil.rmtree(root / DRAFT, ignore_errors=True)
-        good = all_checkpoints(root)
-        kept = f"The last good checkpoint is {good[0]}" if good else "No checkpoint was written before"
         raise InputError(
             "the disk is full: a checkpoint could not be written",
             where=str(root),
-            todo=f"{kept}. Make room, then run again: it resumes from there",
+            todo=f"{kept(root)}. Make room, then run again: it resumes from there",
         ) from None
 
 

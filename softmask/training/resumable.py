@@ -7,6 +7,7 @@ the running loss across a resume, extra state (EMA), and a stop on SIGINT/SIGTER
 import contextlib
 import json
 import logging
+import math
 import shutil
 import signal
 import threading
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from softmask.errors import InputError
 from softmask.training import checkpoints
 from softmask.training.stream import InOrder
 
@@ -130,7 +132,7 @@ class ResumableTrainer(Trainer):
         """Train to `max_steps`, from the newest sound checkpoint of this run if there is one.
 
         Raises:
-            InputError: the disk is full.
+            InputError: the training has diverged, or the disk is full.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was saved.
         """
         self._root.mkdir(parents=True, exist_ok=True)
@@ -170,7 +172,26 @@ class ResumableTrainer(Trainer):
             total = self.accelerator.gather(self._window.reshape(1)).mean()
             logs["loss"] = float(total) / (self.state.global_step - self._window_steps_from)
             self._window, self._window_steps_from = torch.zeros_like(self._window), self.state.global_step
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value}")
         super().log(logs, start_time)
+
+    def _diverged(self, what: str) -> InputError:
+        rates = ", ".join(f"{rate:g}" for rate in sorted({group["lr"] for group in self.optimizer.param_groups}))
+        return InputError(
+            f"the training has diverged: {what} at step {self.state.global_step}, learning rate {rates}",
+            where=str(self._root),
+            todo=f"Try a lower learning_rate, more warmup_steps or a lower max_grad_norm. {checkpoints.kept(self._root)}",
+        )
+
+    def _is_finite(self) -> bool:
+        """Whether a checkpoint would hold finite numbers only, on every process."""
+        weights = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
+        extras = [extra.state_dict() for extra in self._extras.values()]
+        kept = _tensors([self._window, weights, self.optimizer.state_dict(), extras])
+        finite = torch.stack([tensor.isfinite().all().to(self.args.device) for tensor in kept]).all()
+        return bool(self.accelerator.gather(finite.reshape(1)).all())
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._root / checkpoints.DRAFT) if self._draft else str(self._root)
@@ -178,6 +199,8 @@ class ResumableTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"{checkpoints.PREFIX}{self.state.global_step}"
         draft = self._root / checkpoints.DRAFT / name
+        if not self._is_finite():
+            raise self._diverged("a loss, a weight or a moment of the optimizer is no finite number")
         self._draft = True
         try:
             super()._save_checkpoint(model, trial)
@@ -205,3 +228,12 @@ class ResumableTrainer(Trainer):
         self._window_steps_from = int(window["from"])
         for name, extra in self._extras.items():
             extra.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested mappings and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -426,6 +428,51 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
         raise RuntimeError("a bug")
     with pytest.raises(PermissionError), checkpoints.disk_full_is_an_input_error(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def finite(folder: Path) -> bool:
+    """Whether all tensors of a checkpoint are numbers."""
+    weights = [tensor for file in folder.glob("*.safetensors") for tensor in load_file(file).values()]
+    moments = torch.load(folder / "optimizer.pt", weights_only=True)["state"].values()
+    tensors = [*weights, *(tensor for state in moments for tensor in state.values())]
+    assert len(tensors) > 50
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "log_every", "save_steps"), [(None, 3, 100), (FeedbackKind.TOP_K, 100, 1), (FeedbackKind.FULL, 3, 2)]
+)
+def test_a_diverged_training_stops_at_a_record_or_a_checkpoint(
+    kind: FeedbackKind | None, log_every: int, save_steps: int, tmp_path: Path
+) -> None:
+    said = r"the training has diverged: .* at step (\d+), learning rate (0.05, )?1e\+20\. Try a lower learning_rate"
+    for _ in range(2):  # also from the checkpoint that is left
+        with pytest.raises(InputError, match=said) as error:
+            train(tmp_path, kind=kind, log_every=log_every, save_steps=save_steps, learning_rate=1e20, warmup_steps=0)
+        found = re.search(said, str(error.value))
+        assert found and int(found[1]) <= 3
+        assert all(map(finite, checkpoints.all_checkpoints(tmp_path)))
+        assert not list(tmp_path.glob(f"{checkpoints.DRAFT}/*"))
+
+
+def overflow(trainer: MdlmTrainer, what: str) -> None:
+    """Leave what an update that overflows leaves: in a weight, or in AdamW's second moment, which no loss shows."""
+    weight = next(trained(trainer).parameters())
+    state = trainer.optimizer.state
+    with torch.no_grad():
+        (weight if what == "weight" else state[weight]["exp_avg_sq"]).view(-1)[0] = float("inf")
+
+
+@pytest.mark.parametrize("what", ["weight", "moment"])
+def test_no_checkpoint_keeps_an_overflow_and_the_one_before_it_is_good(
+    what: str, uninterrupted: Result, tmp_path: Path
+) -> None:
+    trainer = trainer_of(tmp_path, log_every=100)
+    trainer.add_callback(At(10, lambda: overflow(trainer, what)))
+    with pytest.raises(InputError, match=r"diverged: a .* at step 10.*The last good checkpoint is .*checkpoint-5"):
+        trainer.train_resumably()
+    assert finite(tmp_path / "checkpoint-5") and not (tmp_path / "checkpoint-10").exists()
+    assert train(tmp_path)[0] == uninterrupted[0]
 
 
 # What the Trainer does with the model

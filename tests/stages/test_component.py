@@ -1,6 +1,7 @@
 """The runner, the checkpoint store, manifests and hashes: what every stage is held to."""
 
 import json
+import math
 import os
 import resource
 import signal
@@ -298,8 +299,11 @@ def test_a_write_that_finds_no_room_is_an_error_and_leaves_the_old_file(tmp_path
 
 
 def test_a_value_that_json_lacks_is_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "value.json", float("nan"))
+    for value, named in ((math.nan, "value is nan"), ({"a": [1.0, {"b": -math.inf}]}, r"value\.a\[1\]\.b is -inf")):
+        with pytest.raises(InputError, match=rf"value\.json: {named}; expected finite numbers"):
+            write_json(tmp_path / "value.json", value)
+        with pytest.raises(InputError, match=rf"units/one\.json: value\.{named}; expected"):
+            Checkpoints(tmp_path, "key").unit("one", lambda value=value: value)
     assert not list(tmp_path.iterdir())
     assert dump_json({"b": 1, "a": "ü"}) == '{\n  "a": "ü",\n  "b": 1\n}\n'
 

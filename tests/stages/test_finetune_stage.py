@@ -254,3 +254,10 @@ def test_two_processes_share_the_batch(tmp_path_factory: pytest.TempPathFactory)
     assert read(folders[0] / "costs.json")["forwards"] == read(folders[1] / "costs.json")["forwards"]
     for one, two in zip(*(read(folder / "history.json") for folder in folders), strict=True):
         assert two == pytest.approx(one, rel=1e-2, abs=1e-3)
+
+    raw["code"]["finetuning"]["training"]["learning_rate"] = 4e19
+    (root / "params.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    diverged = subprocess.run(command_of("sm"), cwd=root, env=environment, check=False, capture_output=True, text=True)
+    assert diverged.returncode == 2 and "Traceback" not in diverged.stderr, diverged.stderr
+    errors = [line for line in diverged.stderr.splitlines() if line.startswith("error: ")]
+    assert "the training has diverged" in errors[0] and "exit code 2" in errors[-1], errors
