@@ -12,22 +12,37 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from dvc import dvcfile
 from dvc.dependency.param import ParamsDependency, read_param_file
 from dvc.dvcfile import LOCK_FILE, PROJECT_FILE
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.utils.serialize import load_yaml, modify_yaml
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from softmask.errors import InputError, Unavailable
-from stages.files import read_json, write_json
+from stages.files import read_json, write_json, write_text
 from stages.params.section import lookup
 
 FROZEN = Path(".dvc/tmp/frozen.json")
 """What the stages of the flow at work here are made from."""
 TO_COME = "to come"
 """In place of a hash: DVC may still have to fetch the file."""
+
+from stages.lock import require_whole
+
+
+@contextmanager
+def modify_whole(path: str | Path, fs: Any = None) -> Iterator[Any]:
+    """DVC's `modify_yaml`, but that a reader, or a kill, sees the old file or the whole new one."""
+    file = Path(path)
+    data = parse_yaml_for_update(file.read_text(encoding="utf-8"), file) if file.exists() else {}
+    yield data
+    write_text(file, dumps_yaml(data))
+
+
+dvcfile.modify_yaml = modify_whole  # what DVC does in this process is ours
 
 
 @dataclass(frozen=True)
@@ -157,9 +172,12 @@ class Workspace:
         return {LOCK_FILE, *outputs}
 
     def recorded(self) -> list[str]:
-        """The stages in dvc.lock, in its order."""
-        path = self.root / LOCK_FILE
-        return list(load_yaml(path).get("stages", {})) if path.exists() else []
+        """The stages in dvc.lock, in its order.
+
+        Raises:
+            InputError: it is torn.
+        """
+        return require_whole(self.root)
 
     def arrange_lock(self, first: Sequence[str], then: Sequence[str]) -> None:
         """Put the entries of dvc.lock in the order that `dvc repro` would have left.
@@ -173,7 +191,7 @@ class Workspace:
         recorded = self.recorded()
         order = [name for name in dict.fromkeys([*first, *then, *recorded]) if name in recorded]
         if order != recorded:
-            with self.locked(), modify_yaml(self.root / LOCK_FILE) as data:
+            with self.locked(), modify_whole(self.root / LOCK_FILE) as data:
                 entries = dict(data["stages"])
                 data["stages"].clear()
                 data["stages"].update({name: entries[name] for name in order})

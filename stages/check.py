@@ -5,6 +5,7 @@ from typing import ClassVar
 from softmask.errors import InputError
 from stages.component import Context, Stage, StageParams, declared_stages
 from stages.files import write_json
+from stages.lock import require_whole
 from stages.params.root import RootParams
 
 COMMANDS = ("snapshot", "gate")
@@ -21,8 +22,9 @@ def run(context: Context[Params]) -> None:
     """Write a constant: params that are valid, whatever they are, must not make other stages run again.
 
     Raises:
-        InputError: a stage that params name isn't in dvc.yaml.
+        InputError: a stage that params name isn't in dvc.yaml, or dvc.lock is torn.
     """
+    require_whole()
     known = [*declared_stages(), *COMMANDS]
     for name in context.params.orchestration.stages:
         if name not in known:

@@ -26,6 +26,7 @@ from softmask.errors import InputError, Unavailable
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.imported import imported
+from stages.lock import keep
 from stages.manifest import Environment, Manifest, Outside
 from stages.params.section import lookup, read_yaml, validate
 from stages.parent import die_with_dvc
@@ -179,6 +180,7 @@ class Stage(Generic[P]):
         """The command line `python -m stages.NAME [--axis VALUE ...]`; exit codes as `run_command` has them."""
         if "DVC_STAGE" in os.environ:  # DVC started it, and a `dvc repro` that was killed must leave no writer behind
             die_with_dvc()
+            keep()
         run_command(self._command)
 
     def _command(self) -> None:

@@ -178,15 +178,18 @@ class ResumableTrainer(Trainer):
         super().log(logs, start_time)
 
     def _diverged(self, what: str) -> InputError:
+        assert self.optimizer is not None
         rates = ", ".join(f"{rate:g}" for rate in sorted({group["lr"] for group in self.optimizer.param_groups}))
+        advice = "Try a lower learning_rate, more warmup_steps or a lower max_grad_norm"
         return InputError(
             f"the training has diverged: {what} at step {self.state.global_step}, learning rate {rates}",
             where=str(self._root),
-            todo=f"Try a lower learning_rate, more warmup_steps or a lower max_grad_norm. {checkpoints.kept(self._root)}",
+            todo=f"{advice}. {checkpoints.kept(self._root)}",
         )
 
     def _is_finite(self) -> bool:
         """Whether a checkpoint would hold finite numbers only, on every process."""
+        assert self.model is not None and self.optimizer is not None
         weights = [parameter.detach() for parameter in self.model.parameters() if parameter.requires_grad]
         extras = [extra.state_dict() for extra in self._extras.values()]
         kept = _tensors([self._window, weights, self.optimizer.state_dict(), extras])
