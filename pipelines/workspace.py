@@ -23,15 +23,13 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from softmask.errors import InputError, Unavailable
 from stages.files import read_json, write_json, write_text
+from stages.lock import require_whole
 from stages.params.section import lookup
 
 FROZEN = Path(".dvc/tmp/frozen.json")
 """What the stages of the flow at work here are made from."""
 TO_COME = "to come"
 """In place of a hash: DVC may still have to fetch the file."""
-
-from stages.lock import require_whole
-
 
 @contextmanager
 def modify_whole(path: str | Path, fs: Any = None) -> Iterator[Any]:

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, Self, TypeVar
 
 import typer
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from softmask.errors import InputError, Unavailable
+from softmask.refused import refusal
 from stages.files import write_json
 from stages.hashing import file_md5, path_hash
 from stages.imported import imported
@@ -212,16 +213,25 @@ def run_command(command: Callable[[], None]) -> None:
     try:
         command()
     except InputError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(MAY_PASS if isinstance(error, Unavailable) else MISTAKE)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch is not imported here
-            raise
-        typer.secho(f"error: the GPU's memory is full: {error}", fg="red", err=True)
-        sys.exit(MAY_PASS)
+        _end(error)
     except KeyboardInterrupt:
         typer.secho("interrupted: finished work is kept, run again to go on", fg="yellow", err=True)
         sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; torch is not imported here
+            _end(Unavailable(f"the GPU's memory is full: {error}"))
+        elif (refused := refusal(error)) is None:
+            raise
+        else:
+            _end(refused)
+
+
+def _end(error: InputError) -> NoReturn:
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()  # so that the message has a line of its own
+    typer.secho(f"error: {error}", fg="red", err=True)
+    sys.exit(MAY_PASS if isinstance(error, Unavailable) else MISTAKE)
 
 
 def _refuse_changes(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:

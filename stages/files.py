@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from softmask.errors import InputError
+from softmask.refused import refusal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one, also after a power cut.
 
     Raises:
-        InputError: it can't be written, such as on a full disk; the old file is as it was.
+        InputError: it can't be written, `Unavailable` where the disk is full; the old file is as it was.
     """
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -62,11 +63,7 @@ def write_text(path: Path, text: str) -> None:
             draft.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise InputError(
-            f"can't be written ({error.strerror})",
-            where=str(path),
-            todo="Mend that, then run again: finished work is kept",
-        ) from None
+        raise (refusal(error, path) or InputError(f"can't be written ({error.strerror})", where=str(path))) from None
 
 
 def write_json(path: Path, value: Any) -> None:

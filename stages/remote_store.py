@@ -117,7 +117,8 @@ class Mirror:
                 self._lost = True
                 lost()
                 return
-            self._renew()
+            with suppress(OSError):  # such as a full disk, for a while: the next time, or another writer takes it
+                self._renew()
 
     def _holder(self) -> dict[str, Any]:
         self._fs.invalidate_cache()

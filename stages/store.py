@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from softmask.errors import InputError, Unavailable
+from softmask.refused import refusal
 from stages.files import dump_json, write_text
 from stages.remote_store import Mirror
 
@@ -134,7 +135,7 @@ def hold(root: Path, instance: str, key: str) -> Iterator[Checkpoints]:
             todo="Wait for it, or stop it; then run again",
         ) from None
     except OSError as error:
-        raise InputError(f"the checkpoint store can't be used: {error}", where=str(root)) from None
+        raise (refusal(error) or InputError(f"the checkpoint store can't be used: {error}", where=str(root))) from None
     checkpoints = Checkpoints.at(path, key)
     try:
         if checkpoints.mirror is None:

@@ -4,7 +4,6 @@ A folder without a seal, with other bytes than its seal says, or with another ru
 Knows nothing of what the files mean.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -14,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from softmask.errors import InputError
+from softmask.errors import Unavailable
+from softmask.refused import is_full
 
 SEAL = "seal.json"
 PREFIX = "checkpoint-"
@@ -88,21 +86,19 @@ def prune(root: Path, keep: int) -> None:
 
 
 @contextmanager
-def disk_full_is_an_input_error(root: Path) -> Iterator[None]:
+def full_disk_is_told(root: Path) -> Iterator[None]:
     """Turn "no space left" into one clear message that names the checkpoint that is still good.
 
     Raises:
-        InputError: the disk is full.
+        Unavailable: the disk is full.
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and torch.save wrap the system's error and keep only its text or "unexpected pos"
-        if not full and not re.search(r"No space left|os error 28|unexpected pos|disk quota", str(error), re.I):
+    except Exception as error:
+        if not is_full(error):
             raise
         shutil.rmtree(root / DRAFT, ignore_errors=True)
-        raise InputError(
+        raise Unavailable(
             "the disk is full: a checkpoint could not be written",
             where=str(root),
             todo=f"{kept(root)}. Make room, then run again: it resumes from there",

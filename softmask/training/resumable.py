@@ -132,7 +132,8 @@ class ResumableTrainer(Trainer):
         """Train to `max_steps`, from the newest sound checkpoint of this run if there is one.
 
         Raises:
-            InputError: the training has diverged, or the disk is full.
+            InputError: the training has diverged.
+            Unavailable: the disk is full.
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint was saved.
         """
         self._root.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ class ResumableTrainer(Trainer):
         if start:
             logger.warning("resuming from %s", start)
             self._load_extras(start)
-        with self._stop.listening(), checkpoints.disk_full_is_an_input_error(self._root):
+        with self._stop.listening(), checkpoints.full_disk_is_told(self._root):
             self.train(resume_from_checkpoint=str(start) if start else None)
         if self._stop.signalled and self.state.global_step < self.args.max_steps:
             raise KeyboardInterrupt

@@ -39,8 +39,9 @@ class Count:
 
 def fresh_folder(path: Path) -> Path:
     """An empty folder in place of whatever an earlier run left there."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
+    for child in path.iterdir():
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     return path
 
 

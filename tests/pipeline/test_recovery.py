@@ -156,6 +156,28 @@ def test_dvc_repro_killed_again_and_again_ends_with_the_lock_of_an_undisturbed_r
     assert clone.unfinished() == []
 
 
+def test_a_kill_while_dvc_writes_its_lock_is_named_and_mended_by_one_command(disturbed: Clone, long_run: Clone) -> None:
+    lock = disturbed.root / "dvc.lock"
+    whole = lock.read_bytes()
+    command = (
+        "dvc",
+        "repro",
+        "--single-item",
+        "--force",
+        "check",
+    )  # its entry stands first, and all of it is rewritten
+    running = disturbed.start(*command)
+    running.signal_when(lambda: lock.stat().st_size < len(whole), 0.005, signal.SIGKILL)
+    assert len(torn := lock.read_bytes()) < len(whole) and whole.startswith(torn[:-1])
+    riddle = attempt(["dvc", "repro"], disturbed.root)
+    assert riddle.returncode != 0 and "stages.lock" not in riddle.stderr
+    told = attempt([sys.executable, "-m", "stages.check"], disturbed.root)
+    assert told.returncode == 2 and "python -m stages.lock" in told.stderr and "Traceback" not in told.stderr
+    assert "dvc.lock is whole again" in disturbed.run(sys.executable, "-m", "stages.lock")
+    assert lock.read_bytes() == whole
+    assert disturbed.repro("compare") == set() and disturbed.stages() == long_run.stages()
+
+
 @pytest.mark.parametrize("stage", ["base", f"generate@{SM}"])
 def test_ctrl_c_ends_dvc_repro_within_seconds_and_the_next_one_goes_on(
     disturbed: Clone, long_run: Clone, stage: str
@@ -229,7 +251,7 @@ def test_a_full_disk_is_a_clear_error_that_leaves_the_last_checkpoint_good(
     done = attempt(["unshare", "-Urm", "bash", "-c", script], disturbed.root)
     assert done.returncode == 0, done.stderr
     said = log.read_text(encoding="utf-8")
-    assert (kept / "exit_code").read_text(encoding="utf-8").strip() == "2", said
+    assert (kept / "exit_code").read_text(encoding="utf-8").strip() == "75", said
     named = re.search(r"the disk is full.*The last good checkpoint is \S*/(checkpoint-\d+)", said)
     assert named and "Traceback" not in said, said
     resumed = RESUMED.search(done.stderr)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from softmask.diffusion import LogLinear
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from softmask.feedback_kinds import FeedbackKind
 from softmask.training import checkpoints
 from softmask.training.elbo import BinaryObjective
@@ -417,16 +417,16 @@ def test_a_full_disk_is_a_clear_error_with_the_last_good_checkpoint(
         seal(draft, final, identity)
 
     monkeypatch.setattr(checkpoints, "seal", full_at_ten)
-    with pytest.raises(InputError, match=r"the disk is full.*The last good checkpoint is .*checkpoint-5"):
+    with pytest.raises(Unavailable, match=r"the disk is full.*The last good checkpoint is .*checkpoint-5"):
         train(tmp_path)
     assert checkpoints.flaw(tmp_path / "checkpoint-5", "mine") is None
     assert not (tmp_path / checkpoints.DRAFT).exists()
 
 
 def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="a bug"), checkpoints.disk_full_is_an_input_error(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), checkpoints.full_disk_is_told(tmp_path):
         raise RuntimeError("a bug")
-    with pytest.raises(PermissionError), checkpoints.disk_full_is_an_input_error(tmp_path):
+    with pytest.raises(PermissionError), checkpoints.full_disk_is_told(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
 
 

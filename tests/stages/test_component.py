@@ -291,7 +291,7 @@ def test_a_write_that_finds_no_room_is_an_error_and_leaves_the_old_file(tmp_path
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"value\.json: can't be written \(File too large\).*run again"):
+        with pytest.raises(InputError, match=r"value\.json: can't be written \(File too large\)"):
             write_json(file, "new" * 1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
