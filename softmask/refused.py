@@ -23,10 +23,10 @@ def refusal(error: BaseException, path: Path | None = None) -> InputError | None
 
     Args:
         error: the system's own, or a library's that was made of it (shutil, pyarrow, safetensors, torch).
-        path: what was written, if that is known better than the error says.
+        path: what was written, where the error names no path.
     """
     for cause in _causes(error):
-        number, named = _number(cause), [*_names(cause), *([] if path is None else [str(path)])]
+        number, named = _number(cause), list(_names(cause)) or [str(path)] * (path is not None)
         if number in _FULL:
             where = named[-1] if named else _fullest()
             free = shutil.disk_usage(_there(Path(where))).free / 2**20
@@ -41,11 +41,6 @@ def refusal(error: BaseException, path: Path | None = None) -> InputError | None
     return None
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether an error comes from a full disk."""
-    return any(_number(cause) in _FULL for cause in _causes(error))
-
-
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -57,6 +52,8 @@ def _number(error: BaseException) -> int:
         return error.errno
     if found := _NUMBER.search(str(error)):
         return int(found[1] or found[2])
+    if os.strerror(errno.EROFS) in str(error):
+        return errno.EROFS
     return errno.ENOSPC if _ROOM.search(str(error)) else 0
 
 

@@ -63,7 +63,8 @@ def write_text(path: Path, text: str) -> None:
             draft.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise (refusal(error, path) or InputError(f"can't be written ({error.strerror})", where=str(path))) from None
+        named = OSError(error.errno, error.strerror, str(path))  # the draft is nobody's business
+        raise (refusal(named) or InputError(f"can't be written ({error.strerror})", where=str(path))) from None
 
 
 def write_json(path: Path, value: Any) -> None:

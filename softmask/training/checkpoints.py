@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from softmask.errors import Unavailable
-from softmask.refused import is_full
+from softmask.refused import refusal
 
 SEAL = "seal.json"
 PREFIX = "checkpoint-"
@@ -86,23 +85,19 @@ def prune(root: Path, keep: int) -> None:
 
 
 @contextmanager
-def full_disk_is_told(root: Path) -> Iterator[None]:
-    """Turn "no space left" into one clear message that names the checkpoint that is still good.
+def refusals_are_told(root: Path) -> Iterator[None]:
+    """Turn a full disk or a lack of permission into one clear message that names the checkpoint that is still good.
 
     Raises:
-        Unavailable: the disk is full.
+        InputError: a checkpoint can't be written, `Unavailable` where the disk is full.
     """
     try:
         yield
     except Exception as error:
-        if not is_full(error):
+        if (told := refusal(error, root)) is None:
             raise
         shutil.rmtree(root / DRAFT, ignore_errors=True)
-        raise Unavailable(
-            "the disk is full: a checkpoint could not be written",
-            where=str(root),
-            todo=f"{kept(root)}. Make room, then run again: it resumes from there",
-        ) from None
+        raise type(told)(told.what, where=told.where, todo=f"{told.todo}. {kept(root)}") from None
 
 
 def _digest(path: Path) -> str:

@@ -144,7 +144,7 @@ class ResumableTrainer(Trainer):
         if start:
             logger.warning("resuming from %s", start)
             self._load_extras(start)
-        with self._stop.listening(), checkpoints.full_disk_is_told(self._root):
+        with self._stop.listening(), checkpoints.refusals_are_told(self._root):
             self.train(resume_from_checkpoint=str(start) if start else None)
         if self._stop.signalled and self.state.global_step < self.args.max_steps:
             raise KeyboardInterrupt

@@ -424,10 +424,8 @@ def test_a_full_disk_is_a_clear_error_with_the_last_good_checkpoint(
 
 
 def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="a bug"), checkpoints.full_disk_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), checkpoints.refusals_are_told(tmp_path):
         raise RuntimeError("a bug")
-    with pytest.raises(PermissionError), checkpoints.full_disk_is_told(tmp_path):
-        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def finite(folder: Path) -> bool:
