@@ -6,12 +6,10 @@ says is data: a program can lie about its own outputs, and about nothing else. K
 
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +23,11 @@ from softmask.errors import InputError
 from softmask.evaluation import plain_data, sandbox_inside
 from softmask.evaluation.sandbox_inside import Header, ZygoteSettings
 from softmask.evaluation.sandbox_kinds import Isolation
+from softmask.evaluation.sandbox_process import Process, SandboxBroken, TooMuch
 from softmask.evaluation.sandbox_walls import SCRATCH, Limits, unsupported
 
-_GRACE_S = 30.0
-"""Seconds on top of a program's own until the sandbox itself counts as broken."""
+_START_S = 60.0
+"""Seconds until a sandbox that doesn't start counts as broken."""
 _ORACLE_S = 5
 """Seconds of an oracle on top of the program that it asks."""
 _FOLDERS = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -51,7 +50,7 @@ class SandboxSettings:
         importable: installed packages that they may import, beside the standard library.
         limits: of a program.
         call_cpu_s: CPU seconds of one call.
-        call_wall_s: seconds of one call.
+        call_wall_s: seconds that one call may wait.
         output_mib: all outputs of a program together.
         nesting: depth of containers in an output.
         seed: of `random`, NumPy's global generator and hashes in the program's process.
@@ -144,10 +143,6 @@ class OracleOutcome:
     detail: str = ""
 
 
-class SandboxBroken(Exception):
-    """The sandbox's own processes died or do not answer."""
-
-
 class Sandbox:
     """Runs programs, one at a time. A context manager; holds warm processes from its first program on."""
 
@@ -214,8 +209,11 @@ class Sandbox:
     def _run(self, program: Program) -> Outcome:
         lines = [_line({"args": arguments, "named": {"dict": []}}) for arguments in program.inputs]
         records: list[Record] = []
-        with self._zygote("program").process(self._settings.limits) as process:
+        with self._zygote("program").process(self._settings.limits, self._settings.call_wall_s) as process:
             process.send(_line(asdict(self._header(program, patient=False))) + b"".join(lines), last=True)
+            loaded = self._record(process)
+            if loaded.answer is not Answer.VALUE:
+                return Outcome((loaded,)[: len(lines)])
             while len(records) < len(lines):
                 records.append(self._record(process))
                 if records[-1].answer not in (Answer.VALUE, Answer.OPAQUE):
@@ -227,11 +225,12 @@ class Sandbox:
         limits = self._settings.limits
         longer = replace(limits, wall_s=limits.wall_s + _ORACLE_S)
         with (
-            self._zygote("program").process(limits) as process,
-            self._zygote("oracle").process(longer) as judging,
+            self._zygote("program").process(limits, self._settings.call_wall_s) as process,
+            self._zygote("oracle").process(longer, call_wall_s=longer.wall_s) as judging,
         ):
             process.send(_line(asdict(self._header(program, patient=True))))
             judging.send(_line({**asdict(self._header(judge, patient=True)), "entry_point": None}))
+            self._record(process)  # of loading; what went wrong is said again to each call
             while (asked := judging.read(self._settings.output_mib << 20)) is not None:
                 request = plain_data.loads(asked)
                 if "verdict" in request:
@@ -250,19 +249,18 @@ class Sandbox:
             patient=patient,
             seed=settings.seed,
             cpu_s=settings.call_cpu_s,
-            wall_s=settings.call_wall_s,
             size=settings.bounds.size,
             nesting=settings.nesting,
         )
 
-    def _record(self, process: "_Process") -> Record:
+    def _record(self, process: Process) -> Record:
         """The program's next answer, or how its process ended."""
         try:
             line = process.read(self._settings.output_mib << 20)
             if line is None:
                 return _ended(process.report(), self._settings.limits)
             return _parsed(plain_data.loads(line), self._settings.bounds)
-        except _TooMuch:
+        except TooMuch:
             return Record(Answer.LIMIT, detail="output")
         except plain_data.Malformed as error:
             return Record(Answer.ERROR, detail=f"malformed output ({error})")
@@ -335,10 +333,6 @@ def _ended(report: Any, limits: Limits) -> Record:
 # Processes
 
 
-class _TooMuch(Exception):
-    pass
-
-
 class _Refused(Exception):
     pass
 
@@ -362,7 +356,7 @@ class _Zygote:
                 stderr=subprocess.DEVNULL,
             )
         self._control = ours
-        ours.settimeout(2 * _GRACE_S)
+        ours.settimeout(_START_S)
         try:
             ours.send(json.dumps(asdict(_zygote_settings(settings))).encode())
             ready = json.loads(ours.recv(sandbox_inside.MESSAGE) or b"{}")
@@ -382,102 +376,26 @@ class _Zygote:
             self._process.wait()
 
     @contextmanager
-    def process(self, limits: Limits) -> Iterator["_Process"]:
+    def process(self, limits: Limits, call_wall_s: float) -> Iterator[Process]:
         """A fresh process for a program; over when the context is left."""
-        ours, theirs = socket.socketpair()
-        report, reporting = os.pipe()
+        calls, calling = os.pipe()
+        answering, answers = os.pipe()
+        report, reporting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process = Process(calling, answering, report, limits.wall_s, call_wall_s)
         try:
-            socket.send_fds(self._control, [json.dumps(asdict(limits)).encode()], [theirs.fileno(), reporting])
+            order, theirs = json.dumps(asdict(limits)).encode(), [calls, answers, reporting.fileno()]
+            socket.send_fds(self._control, [order], theirs)
         except OSError as error:
-            ours.close()
-            os.close(report)
+            process.close()
             raise SandboxBroken(str(error)) from None
         finally:
-            theirs.close()
-            os.close(reporting)
-        process = _Process(ours, report, limits.wall_s + _GRACE_S)
+            reporting.close()
+            os.close(answers)
+            os.close(calls)
         try:
             yield process
         finally:
             process.close()
-
-
-class _Process:
-    """The connection to one program's process. It may stop reading, never stop writing, or die: nothing blocks here."""
-
-    def __init__(self, connection: socket.socket, report: int, seconds: float) -> None:
-        self._connection, self._report = connection, report
-        self._deadline = time.monotonic() + seconds
-        self._unsent, self._received, self._total = bytearray(), bytearray(), 0
-        self._last = False
-        connection.setblocking(False)
-
-    def close(self) -> None:
-        """Let go; its keeper ends it."""
-        self._connection.close()
-        os.close(self._report)
-
-    def send(self, data: bytes, last: bool = False) -> None:
-        """Queue lines for it; sent while reading.
-
-        Args:
-            last: nothing will follow.
-        """
-        self._unsent += data
-        self._last = last
-
-    def read(self, most: int) -> bytes | None:
-        """Its next line, or None if it has ended.
-
-        Args:
-            most: bytes that it may have written in all.
-
-        Raises:
-            _TooMuch: it has written more.
-            SandboxBroken: it should have been ended long ago.
-        """
-        while (end := self._received.find(b"\n")) < 0:
-            if not self._exchange():
-                return None
-            if self._total > most:
-                raise _TooMuch
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return line
-
-    def report(self) -> Any:
-        """How it ended: `late`, exit `code`, `cpu_s`.
-
-        Raises:
-            SandboxBroken: nobody says.
-        """
-        self._connection.close()
-        ready, _, _ = select.select([self._report], [], [], max(0.0, self._deadline - time.monotonic()))
-        text = os.read(self._report, 4096) if ready else b""
-        if not text:
-            raise SandboxBroken("a program's keeper did not report")
-        return json.loads(text)
-
-    def _exchange(self) -> bool:
-        """Send and receive what is possible now; False at the end."""
-        left = self._deadline - time.monotonic()
-        writers = [self._connection] if self._unsent else []
-        readable, writable, _ = select.select([self._connection], writers, [], max(0.0, left))
-        if not readable and not writable:
-            raise SandboxBroken("a program was not ended in time")
-        try:
-            if writable:
-                del self._unsent[: self._connection.send(self._unsent)]
-                if self._last and not self._unsent:
-                    self._connection.shutdown(socket.SHUT_WR)
-            if readable:
-                data = self._connection.recv(1 << 16)
-                self._received += data
-                self._total += len(data)
-                return bool(data)
-        except (BrokenPipeError, ConnectionResetError):
-            return False
-        return True
 
 
 # What programs see

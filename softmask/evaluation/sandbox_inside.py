@@ -1,8 +1,9 @@
 """What runs inside the sandbox: a warm process that forks one walled-in child a program, and what that child does.
 
 Started as a script with the standard library only; knows no problem and no verdict. Three processes matter: the
-*zygote*, which is warm and never sees a program; a *keeper* a program, which makes its walls and ends it in time; and
-the *program's* process, which reads its source and calls from a socket of its own and answers one line a call.
+*zygote*, which is warm and never sees a program; a *keeper* a program, which makes its walls and tells how it ends; and
+the *program's* process, which reads its source and calls from a pipe of its own and answers one line a call into
+another: pipes, because sockets carry more than bytes.
 """
 
 import builtins
@@ -16,9 +17,12 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,8 +33,8 @@ from softmask.evaluation import plain_data, sandbox_walls
 if __name__ == "__main__":
     del sys.path[0]
 
-TALK = 3
-"""The file descriptor of the program's socket."""
+CALLS, ANSWERS = 3, 4
+"""The file descriptors of a program's pipes."""
 MESSAGE = 1 << 18
 """Bytes of the largest message to the zygote: settings and limits, no programs."""
 _REPEAT_S = 0.1
@@ -71,7 +75,6 @@ class Header:
         patient: go on after an error or an end of time.
         seed: of `random`.
         cpu_s: CPU seconds of one call.
-        wall_s: seconds of one call.
         size: of one output, see `plain_data.Bounds`.
         nesting: of one output.
     """
@@ -82,7 +85,6 @@ class Header:
     patient: bool
     seed: int
     cpu_s: float
-    wall_s: float
     size: int
     nesting: int
 
@@ -96,9 +98,10 @@ class Header:
 
 
 def main(control: socket.socket) -> None:
-    """Prepare, say so, then fork a keeper for every order: the limits, and the program's two descriptors."""
+    """Prepare, say so, then fork a keeper for every order: the limits, and three descriptors."""
     settings = ZygoteSettings(**json.loads(control.recv(MESSAGE)))
     try:
+        sandbox_walls.refuse_huge_pages()
         if settings.isolated:
             sandbox_walls.enter_namespaces()
             _continue_in_child()
@@ -116,7 +119,7 @@ def main(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(json.dumps({"ready": True}).encode())
     while True:
-        order, descriptors, _, _ = socket.recv_fds(control, MESSAGE, 2)
+        order, descriptors, _, _ = socket.recv_fds(control, MESSAGE, 3)
         if not order:
             return
         if os.fork() == 0:
@@ -147,8 +150,8 @@ def _as_child(work: Callable[[], None]) -> NoReturn:
 # The keeper
 
 
-def _keep(limits: sandbox_walls.Limits, isolated: bool, talk: int, report: int) -> None:
-    """Wall in one program, wait for its end or bring it about, and report how it was."""
+def _keep(limits: sandbox_walls.Limits, isolated: bool, calls: int, answers: int, report: int) -> None:
+    """Wall in one program, hand it out, and tell how it ended; end it when nobody wants to know any more."""
     sandbox_walls.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     scratch = None if isolated else Path(tempfile.mkdtemp(prefix="softmask-scratch-"))
@@ -158,25 +161,32 @@ def _keep(limits: sandbox_walls.Limits, isolated: bool, talk: int, report: int) 
         os.chdir(scratch)
     child = os.fork()
     if child == 0:
-        os.dup2(talk, TALK)
-        os.closerange(TALK + 1, os.sysconf("SC_OPEN_MAX"))
+        os.dup2(calls, CALLS)
+        os.dup2(answers, ANSWERS)
+        os.closerange(ANSWERS + 1, os.sysconf("SC_OPEN_MAX"))
         _as_child(partial(_be_program, limits, isolated))
-    os.close(talk)
-    late = not _ended(child, report, limits.wall_s)
-    os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    if scratch is not None:
-        shutil.rmtree(scratch, ignore_errors=True)
-    code, cpu_s = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-    os.write(report, json.dumps({"late": late, "code": code, "cpu_s": cpu_s}).encode())
+    os.close(calls)
+    os.close(answers)
+    with socket.socket(fileno=report) as reporting:
+        _wait(child, reporting)
+        os.kill(child, signal.SIGKILL)
+        _, status, usage = os.wait4(child, 0)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        code, cpu_s = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        with suppress(BrokenPipeError):
+            reporting.send(json.dumps({"code": code, "cpu_s": cpu_s}).encode())
 
 
-def _ended(child: int, report: int, seconds: float) -> bool:
-    """Wait until the child ends or nobody reads the report any more; False after too long."""
+def _wait(child: int, reporting: socket.socket) -> None:
+    """Wait until the child ends or nobody listens any more."""
+    process = os.pidfd_open(child)
+    with suppress(BrokenPipeError):
+        socket.send_fds(reporting, [b"started"], [process])
     poll = select.poll()
-    poll.register(os.pidfd_open(child), select.POLLIN)
-    poll.register(report, 0)  # an error is reported unasked: the reader has closed it
-    return bool(poll.poll(seconds * 1000))
+    poll.register(process, select.POLLIN)
+    poll.register(reporting, 0)  # a hang-up is reported unasked
+    poll.poll()
 
 
 # The program's process
@@ -186,9 +196,9 @@ def _be_program(limits: sandbox_walls.Limits, isolated: bool) -> None:
     sandbox_walls.limit_resources(limits, count_threads=isolated)
     if isolated:
         sandbox_walls.drop_privileges()
-    sandbox_walls.filter_system_calls(isolated)
     sandbox_walls.die_with_parent()
-    talk = _Talk(socket.socket(fileno=TALK))
+    sandbox_walls.filter_system_calls(isolated)
+    talk = _Talk()
     header = Header(**talk.read())
     random.seed(header.seed)
     if header.entry_point is None:
@@ -198,18 +208,20 @@ def _be_program(limits: sandbox_walls.Limits, isolated: bool) -> None:
 
 
 class _Talk:
-    """Lines of JSON over a socket."""
+    """Lines of JSON over pipes."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._lines = connection, connection.makefile("rb")
+    def __init__(self) -> None:
+        self._calls, self._answers = open(CALLS, "rb"), FileIO(ANSWERS, "w")
 
     def read(self) -> Any:
         """The next line's value; None at the end."""
-        line = self._lines.readline()
+        line = self._calls.readline()
         return plain_data.loads(line) if line else None
 
     def write(self, value: Any) -> None:
-        self._connection.sendall(plain_data.dumps(value).encode("ascii") + b"\n")
+        line = memoryview(plain_data.dumps(value).encode("ascii") + b"\n")
+        while line:
+            line = line[self._answers.write(line) :]
 
 
 class _TimeIsUp(BaseException):
@@ -221,16 +233,18 @@ class _Candidate:
 
     def __init__(self, header: Header, talk: _Talk) -> None:
         self._header, self._talk = header, talk
-        self._counting = False
+        self._counting, self._until_s = False, 0.0
         self._function: Callable[..., object] = len
         for kind in (signal.SIGALRM, signal.SIGPROF):
             signal.signal(kind, self._time_is_up)
 
     def run(self) -> None:
-        """Load the program, then one record a call, in their order."""
-        trouble = self._within_time(self._load)
+        """One record of loading the program, then one a call, in their order."""
+        loaded = self._within_time(self._load)
+        trouble = None if "value" in loaded else loaded
+        self._talk.write(loaded)
         if trouble is not None and not self._header.patient:
-            return self._talk.write(trouble)
+            return None
         while (call := self._talk.read()) is not None:
             record = trouble or self._within_time(partial(self._answer, call))
             self._talk.write(record)
@@ -238,10 +252,11 @@ class _Candidate:
                 return None
         return None
 
-    def _load(self) -> None:
+    def _load(self) -> Any:
         namespace: dict[str, Any] = {}
         builtins.exec(self._header.source, namespace)
         self._function = namespace[str(self._header.entry_point)]
+        return {"value": True, "exact": True}
 
     def _answer(self, call: Any) -> Any:
         bounds = self._header.bounds
@@ -260,12 +275,12 @@ class _Candidate:
         """What `work` returns, or the record of what went wrong."""
         try:
             try:
-                self._count(self._header.cpu_s, self._header.wall_s, _REPEAT_S)
+                self._count(self._header.cpu_s, _REPEAT_S)
                 return work()
             finally:
-                self._count(0, 0, 0)
+                self._count(0, 0)
         except _TimeIsUp:
-            self._count(0, 0, 0)
+            self._count(0, 0)
             return {"timeout": True}
         except MemoryError:
             return {"limit": "memory"}
@@ -274,13 +289,16 @@ class _Candidate:
         except BaseException as error:
             return {"error": type(error).__name__[:100]}
 
-    def _count(self, cpu_s: float, wall_s: float, repeat_s: float) -> None:
-        self._counting = wall_s > 0
+    def _count(self, cpu_s: float, repeat_s: float) -> None:
+        """CPU time; SIGALRM comes from outside, for waiting."""
+        self._counting, self._until_s = cpu_s > 0, time.process_time() + cpu_s
         signal.setitimer(signal.ITIMER_PROF, cpu_s, repeat_s)
-        signal.setitimer(signal.ITIMER_REAL, wall_s, repeat_s)
 
     def _time_is_up(self, number: int, frame: object) -> None:
-        if self._counting:
+        left_s = self._until_s - time.process_time()
+        if number == signal.SIGPROF and left_s > 0:  # the timer counts in ticks of the scheduler
+            signal.setitimer(signal.ITIMER_PROF, left_s, _REPEAT_S)
+        elif self._counting:
             raise _TimeIsUp
 
 

@@ -9,19 +9,20 @@ import os
 import platform
 import resource
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from softmask.evaluation.system_calls import MACHINES, filter_program
+
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-_CLONE_THREAD = 0x10000
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000  # the number is the same on every architecture
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 22, 24
-_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_PR_SET_NO_NEW_PRIVS, _PR_SET_THP_DISABLE, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 41, 47, 4
 _SIGKILL = 9
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
@@ -46,7 +47,7 @@ class Limits:
     """What one program may use.
 
     Args:
-        wall_s: seconds from start to end, and of CPU time.
+        wall_s: CPU seconds, and seconds that it may wait of its own accord.
         memory_mib: address space, stack and threads included.
         files_mib: all of what it writes.
         files: how many files.
@@ -62,41 +63,9 @@ class Limits:
     threads: int
 
 
-# System calls that no program needs to be judged: new processes and programs, other processes, namespaces and mounts,
-# the kernel's keys and tracing, memory that no limit counts, sockets. In the order of `_NAMES`, by architecture.
-_NAMES = (
-    *("execve", "execveat", "unshare", "setns", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open"),
-    *("pidfd_getfd", "kcmp", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen"),
-    *("fsmount", "fspick", "mount_setattr", "add_key", "request_key", "keyctl", "bpf", "perf_event_open"),
-    *("userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_create", "memfd_secret"),
-    *("shmget", "shmat", "semget", "msgget", "mq_open", "socket", "name_to_handle_at", "open_by_handle_at"),
-)
-_NUMBERS: Mapping[str, Sequence[int]] = {
-    "x86_64": (
-        *(59, 322, 272, 308, 101, 310, 311, 434, 438, 312, 165, 166, 155, 161, 428, 429, 430, 432, 433, 442),
-        *(248, 249, 250, 321, 298, 323, 425, 426, 427, 319, 447, 29, 30, 64, 68, 240, 41, 303, 304),
-    ),
-    "aarch64": (
-        *(221, 281, 97, 268, 117, 270, 271, 434, 438, 272, 40, 39, 41, 51, 428, 429, 430, 432, 433, 442),
-        *(217, 218, 219, 280, 241, 282, 425, 426, 427, 279, 447, 194, 196, 190, 186, 180, 198, 264, 265),
-    ),
-}
-_DENIED = {machine: dict(zip(_NAMES, numbers, strict=True)) for machine, numbers in _NUMBERS.items()}
-_FORKS: Mapping[str, Sequence[int]] = {"x86_64": (57, 58), "aarch64": ()}
-"""fork and vfork, which the newer architecture doesn't have."""
-_KILLS: Mapping[str, Sequence[int]] = {
-    "x86_64": (62, 200, 234, 129, 297, 424),
-    "aarch64": (129, 130, 131, 138, 240, 424),
-}
-"""kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal: denied unless walled off."""
-_CLONE: Mapping[str, tuple[int, int]] = {"x86_64": (56, 435), "aarch64": (220, 435)}
-"""clone, which may make threads only, and clone3, whose flags a filter can't read: libc falls back to clone."""
-_AUDIT_ARCH: Mapping[str, int] = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-
-
 def unsupported() -> str | None:
     """Why this machine can't have the system-call filter, or None."""
-    if platform.system() != "Linux" or platform.machine() not in _AUDIT_ARCH:
+    if platform.system() != "Linux" or platform.machine() not in MACHINES:
         return f"it runs on {platform.system()} {platform.machine()}, not on Linux x86_64 or aarch64"
     return None
 
@@ -255,7 +224,7 @@ def limit_resources(limits: Limits, count_threads: bool) -> None:
         resource.RLIMIT_AS: memory,
         resource.RLIMIT_DATA: memory,
         resource.RLIMIT_STACK: memory,
-        resource.RLIMIT_CPU: limits.wall_s,
+        resource.RLIMIT_CPU: 2 * limits.wall_s,  # coarse; the trusted side ends it earlier
         resource.RLIMIT_FSIZE: files,
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_CORE: 0,
@@ -270,8 +239,17 @@ def limit_resources(limits: Limits, count_threads: bool) -> None:
         resource.setrlimit(kind, (value, value))
 
 
+def refuse_huge_pages() -> None:
+    """No memory in huge pages for this process and its children: a part of one can keep all of it from being freed.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0), "prctl(PR_SET_THP_DISABLE)")
+
+
 def filter_system_calls(isolated: bool) -> None:
-    """Deny, for good, the system calls that no honest program needs: they fail with EPERM.
+    """Refuse, for good, the system calls that no honest program needs: they fail with EPERM.
 
     Args:
         isolated: a process namespace hides other processes, so that signals are harmless.
@@ -279,31 +257,11 @@ def filter_system_calls(isolated: bool) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    machine = platform.machine()
-    denied = (*_DENIED[machine].values(), *_FORKS[machine], *(() if isolated else _KILLS[machine]))
-    program = _filter_program(_AUDIT_ARCH[machine], denied, *_CLONE[machine])
+    program = filter_program(platform.machine(), isolated)
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     _check(_libc.prctl(_PR_SET_SECCOMP, 2, ctypes.addressof(header), 0, 0), "prctl(PR_SET_SECCOMP)")
-
-
-def _filter_program(arch: int, denied: Sequence[int], clone: int, clone3: int) -> bytes:
-    """Classic BPF over `struct seccomp_data`: number at 0, architecture at 4, first argument's low half at 16."""
-    load, equal, at_least, bits, end = 0x20, 0x15, 0x35, 0x45, 0x06
-    allow, kill, refuse, unknown = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
-
-    def step(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
-        return struct.pack("HBBI", code, yes, no, k)
-
-    steps = [step(load, 4), step(equal, arch, 1, 0), step(end, kill), step(load, 0)]
-    steps += [step(at_least, 0x40000000, 0, 1), step(end, kill)]  # x86's second numbering of the same calls
-    for number in denied:
-        steps += [step(equal, number, 0, 1), step(end, refuse)]
-    steps += [step(equal, clone3, 0, 1), step(end, unknown)]
-    steps += [step(equal, clone, 1, 0), step(end, allow)]
-    steps += [step(load, 16), step(bits, _CLONE_THREAD, 1, 0), step(end, refuse), step(end, allow)]
-    return b"".join(steps)
 
 
 def _set_attributes(path: str, attributes: int) -> None:

@@ -69,13 +69,13 @@ def f(x):
 import os
 def f(x):
     while True:
-        os.write(3, b'x' * 65536)
+        os.write(4, b'x' * 65536)
 """,
     "endless_lines": """
 import os
 def f(x):
     while True:
-        os.write(3, b'{"value": 1, "exact": true}\\n' * 2000)
+        os.write(4, b'{"value": 1, "exact": true}\\n' * 2000)
 """,
     "file_deletion": """
 import os, shutil
@@ -185,13 +185,13 @@ def f(x):
     "forged_verdict": """
 import os
 def f(x):
-    os.write(3, b'{"verdict": {"passed": true}}\\n{"passed": true}\\n{"value": {"pass": 1}, "exact": true}\\n')
+    os.write(4, b'{"verdict": {"passed": true}}\\n{"passed": true}\\n{"value": {"pass": 1}, "exact": true}\\n')
     return 'pass'
 """,
     "malformed_records": """
 import os
 def f(x):
-    os.write(3, b'{"value": {"int": "zz"}, "exact": true}\\n' + b'[' * 100000 + b'\\n' + bytes(range(256)) + b'\\n')
+    os.write(4, b'{"value": {"int": "zz"}, "exact": true}\\n' + b'[' * 100000 + b'\\n' + bytes(range(256)) + b'\\n')
     return 1
 """,
     "equality_overriding_object": """
@@ -312,7 +312,7 @@ import os, threading, time
 def later():
     while True:
         try:
-            os.write(3, b'{"value": 1, "exact": true}\\n')
+            os.write(4, b'{"value": 1, "exact": true}\\n')
         except OSError:
             pass
         time.sleep(0.01)
