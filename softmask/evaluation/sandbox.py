@@ -24,7 +24,7 @@ from softmask.evaluation import plain_data, sandbox_inside
 from softmask.evaluation.sandbox_inside import Header, ZygoteSettings
 from softmask.evaluation.sandbox_kinds import Isolation
 from softmask.evaluation.sandbox_process import Process, SandboxBroken, TooMuch
-from softmask.evaluation.sandbox_walls import SCRATCH, Limits, unsupported
+from softmask.evaluation.sandbox_walls import CODE, PACKAGES, PYTHON, SCRATCH, Limits, unsupported
 
 _START_S = 60.0
 """Seconds until a sandbox that doesn't start counts as broken."""
@@ -32,6 +32,11 @@ _ORACLE_S = 5
 """Seconds of an oracle on top of the program that it asks."""
 _FOLDERS = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
 """What modules of the standard library load."""
+_CHECKOUT = Path(__file__).parents[2]
+_CODE = [f"softmask/evaluation/{name}.py" for name in ("sandbox_inside", "sandbox_walls", "system_calls", "plain_data")]
+"""The modules that run inside."""
+_INTERPRETER = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+_FLAGS = ("-s", "-S", "-P", "-B", "-X", "utf8")
 _PRELOAD = (
     *("abc", "array", "ast", "base64", "bisect", "calendar", "cmath", "collections", "copy", "dataclasses", "datetime"),
     *("decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "math"),
@@ -345,9 +350,8 @@ class _Zygote:
             raise _Refused(why)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            flags = ("-s", "-S", "-P", "-B", "-X", "utf8")
             self._process = subprocess.Popen(
-                [sys.executable, *flags, sandbox_inside.__file__, str(theirs.fileno())],
+                [sys.executable, *_FLAGS, sandbox_inside.__file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=_environment(settings.seed),
                 cwd="/",
@@ -413,22 +417,33 @@ def _environment(seed: int) -> dict[str, str]:
 
 
 def _zygote_settings(settings: SandboxSettings) -> ZygoteSettings:
+    found = [path for name in settings.importable for path in _package(name)]
+    isolated = settings.isolation is Isolation.NAMESPACES
     base = {"platbase": sys.base_exec_prefix}  # the interpreter's own folder, not that of a virtual environment
-    libraries = {Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib")}
-    shown = [folder for folder in _FOLDERS if os.path.lexists(folder)]
-    found = [_package(name) for name in settings.importable]
+    libraries = sorted({Path(sysconfig.get_path(name, vars=base)).resolve() for name in ("stdlib", "platstdlib")})
     return ZygoteSettings(
-        isolated=settings.isolation is Isolation.NAMESPACES,
-        visible=[*shown, *sorted(str(folder.parent) for folder in libraries)],
+        isolated=isolated,
+        python=[str(_inside(_INTERPRETER)), *_FLAGS, f"{CODE}/{_CODE[0]}"],
+        shown={
+            **{folder: folder for folder in _FOLDERS if os.path.lexists(folder)},
+            **{str(_inside(path)): str(path) for path in (_INTERPRETER, *(folder.parent for folder in libraries))},
+            **{f"{PACKAGES}/{path.name}": str(path) for path in found},
+            **{f"{CODE}/{name}": str(_CHECKOUT / name) for name in _CODE},
+        },
         masked=[
             "/usr/lib/python3/dist-packages",
-            *sorted(str(folder / name) for folder in libraries for name in ("site-packages", "dist-packages")),
+            *(str(_inside(folder / name)) for folder in libraries for name in ("site-packages", "dist-packages")),
         ],
-        packages=[str(path) for paths in found for path in paths],
-        path=sorted({str(path.parent) for paths in found for path in paths}),
-        preload=[*_PRELOAD, *(path.name for paths in found for path in paths if (path / "__init__.py").exists())],
+        path=[PACKAGES] if isolated else sorted({str(path.parent) for path in found}),
+        preload=[*_PRELOAD, *(path.name for path in found if (path / "__init__.py").exists())],
         seed=settings.seed,
     )
+
+
+def _inside(path: Path) -> Path:
+    """Where programs find a part of Python: elsewhere, unless it is the system's, as its path may name a person."""
+    home = Path(sys.base_prefix).resolve()
+    return path if home == Path("/usr") or not path.is_relative_to(home) else PYTHON / path.relative_to(home)
 
 
 def _package(name: str) -> Sequence[Path]:

@@ -71,8 +71,7 @@ class WaitingClock:
 def _threads(pid: int) -> dict[str, _Thread]:
     """The threads of a process, by name; none if it has ended, or if /proc hides it: then all time is waiting."""
     try:
-        folder = Path(f"/proc/{pid}/task")
-        return {name: _thread(folder / name) for name in os.listdir(folder)}
+        return {folder.name: _thread(folder) for folder in Path(f"/proc/{pid}/task").iterdir()}
     except _GONE:
         return {}
 

@@ -10,6 +10,7 @@ import builtins
 import gc
 import json
 import os
+import platform
 import random
 import select
 import shutil
@@ -20,15 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 if __name__ == "__main__":  # it is no part of the installed packages that a program may see
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from softmask.evaluation import plain_data, sandbox_walls
+from softmask.evaluation.system_calls import filter_program
 
 if __name__ == "__main__":
     del sys.path[0]
@@ -47,18 +49,18 @@ class ZygoteSettings:
 
     Args:
         isolated: behind namespaces.
-        visible: absolute paths of the files and folders that programs can see.
-        masked: folders below them that are empty for programs, but for the packages.
-        packages: files and folders of the packages that programs may import.
+        python: behind them, what is started there.
+        shown: the files and folders that programs can see behind them, see `sandbox_walls.build_root`.
+        masked: folders that are empty for programs.
         path: folders added to where modules are found.
         preload: modules that are there, so that importing them takes no time.
         seed: of NumPy's global generator, if NumPy is there.
     """
 
     isolated: bool
-    visible: list[str]
+    python: list[str]
+    shown: dict[str, str]
     masked: list[str]
-    packages: list[str]
     path: list[str]
     preload: list[str]
     seed: int
@@ -97,20 +99,18 @@ class Header:
 # The zygote
 
 
-def main(control: socket.socket) -> None:
-    """Prepare, say so, then fork a keeper for every order: the limits, and three descriptors."""
-    settings = ZygoteSettings(**json.loads(control.recv(MESSAGE)))
+def main(control: socket.socket, behind: int | None = None) -> None:
+    """Prepare, say so, then fork a keeper for every order: the limits, and three descriptors.
+
+    Args:
+        behind: the file descriptor of the settings, if this process has been started again behind the walls.
+    """
+    message = control.recv(MESSAGE) if behind is None else os.read(behind, MESSAGE)
+    settings = ZygoteSettings(**json.loads(message))
     try:
-        sandbox_walls.refuse_huge_pages()
-        if settings.isolated:
-            sandbox_walls.enter_namespaces()
-            _continue_in_child()
-            sandbox_walls.build_root(settings.visible, settings.masked, settings.packages)
-        sys.path += [sandbox_walls.PACKAGES] if settings.isolated else settings.path
-        for name in settings.preload:
-            builtins.__import__(name)
-        if "numpy" in settings.preload:
-            sys.modules["numpy"].random.seed(settings.seed)
+        if settings.isolated and behind is None:
+            _start_behind_walls(settings)
+        _prepare(settings)
     except (OSError, ImportError) as error:
         why = error.strerror if isinstance(error, OSError) else None
         control.send(json.dumps({"refused": why or str(error)}).encode())
@@ -125,9 +125,35 @@ def main(control: socket.socket) -> None:
         if os.fork() == 0:
             control.close()
             limits = sandbox_walls.Limits(**json.loads(order))
-            _as_child(partial(_keep, limits, settings.isolated, *descriptors))
+            _as_child(partial(_keep, limits, settings, *descriptors))
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _start_behind_walls(settings: ZygoteSettings) -> None:
+    """Start Python anew where no path tells of this machine: programs can look at everything in their own process."""
+    sandbox_walls.enter_namespaces()
+    _continue_in_child()
+    sandbox_walls.build_root(settings.shown, settings.masked)
+    sandbox_walls.keep_mounting()
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+    os.write(writing, json.dumps(asdict(replace(settings, shown={}))).encode())
+    libraries = str(Path(settings.python[0]).parents[1] / sys.platlibdir)
+    command = [*settings.python, sys.argv[1], str(reading)]
+    os.execve(command[0], command, {**os.environ, "LD_LIBRARY_PATH": libraries})
+
+
+def _prepare(settings: ZygoteSettings) -> None:
+    os.environ.pop("LD_LIBRARY_PATH", None)
+    filter_program(platform.machine(), settings.isolated)  # children find it in its cache
+    sandbox_walls.die_with_parent()
+    sandbox_walls.refuse_huge_pages()
+    sys.path += settings.path
+    for name in settings.preload:
+        builtins.__import__(name)
+    if "numpy" in settings.preload:
+        sys.modules["numpy"].random.seed(settings.seed)
 
 
 def _continue_in_child() -> None:
@@ -150,21 +176,22 @@ def _as_child(work: Callable[[], None]) -> NoReturn:
 # The keeper
 
 
-def _keep(limits: sandbox_walls.Limits, isolated: bool, calls: int, answers: int, report: int) -> None:
+def _keep(limits: sandbox_walls.Limits, settings: ZygoteSettings, calls: int, answers: int, report: int) -> None:
     """Wall in one program, hand it out, and tell how it ended; end it when nobody wants to know any more."""
     sandbox_walls.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    scratch = None if isolated else Path(tempfile.mkdtemp(prefix="softmask-scratch-"))
+    scratch = None if settings.isolated else Path(tempfile.mkdtemp(prefix="softmask-scratch-"))
     if scratch is None:
         sandbox_walls.enter_scratch(limits)
     else:
         os.chdir(scratch)
+        tempfile.tempdir = str(scratch)
     child = os.fork()
     if child == 0:
         os.dup2(calls, CALLS)
         os.dup2(answers, ANSWERS)
         os.closerange(ANSWERS + 1, os.sysconf("SC_OPEN_MAX"))
-        _as_child(partial(_be_program, limits, isolated))
+        _as_child(partial(_be_program, limits, settings))
     os.close(calls)
     os.close(answers)
     with socket.socket(fileno=report) as reporting:
@@ -192,12 +219,14 @@ def _wait(child: int, reporting: socket.socket) -> None:
 # The program's process
 
 
-def _be_program(limits: sandbox_walls.Limits, isolated: bool) -> None:
-    sandbox_walls.limit_resources(limits, count_threads=isolated)
-    if isolated:
+def _be_program(limits: sandbox_walls.Limits, settings: ZygoteSettings) -> None:
+    sandbox_walls.limit_resources(limits, count_threads=settings.isolated)
+    if settings.isolated:
         sandbox_walls.drop_privileges()
+    else:
+        sandbox_walls.limit_files(list(settings.shown.values()), settings.path)
     sandbox_walls.die_with_parent()
-    sandbox_walls.filter_system_calls(isolated)
+    sandbox_walls.filter_system_calls(settings.isolated)
     talk = _Talk()
     header = Header(**talk.read())
     random.seed(header.seed)
@@ -211,7 +240,7 @@ class _Talk:
     """Lines of JSON over pipes."""
 
     def __init__(self) -> None:
-        self._calls, self._answers = open(CALLS, "rb"), FileIO(ANSWERS, "w")
+        self._calls, self._answers = BufferedReader(FileIO(CALLS)), FileIO(ANSWERS, "w")
 
     def read(self) -> Any:
         """The next line's value; None at the end."""
@@ -351,4 +380,4 @@ class _Oracle:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), *map(int, sys.argv[2:]))

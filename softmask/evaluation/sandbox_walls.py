@@ -1,15 +1,17 @@
 """The walls around generated code: Linux namespaces, a root of its own, no capabilities, a system-call filter, limits.
 
 Runs inside the sandbox's processes, by `ctypes` and the standard library only. Knows no protocol.
-Sources: namespaces(7), mount_setattr(2), pivot_root(2), capabilities(7), seccomp(2); bubblewrap for the order.
+Sources: namespaces(7), mount_setattr(2), pivot_root(2), capabilities(7), seccomp(2), landlock(7); bubblewrap for the
+order.
 """
 
 import ctypes
 import os
 import platform
 import resource
+import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +23,13 @@ _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000  # the number is the same on every architecture
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 1, 2, 4
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+_LANDLOCK_WRITE, _LANDLOCK_READ, _LANDLOCK_LIST = 1 << 1, 1 << 2, 1 << 3
+_LANDLOCK_ALL = (0x1FFF, 0x3FFF, 0x7FFF)
+"""What Landlock's versions know of files: reading, writing and making; moving elsewhere; truncating."""
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 22, 24
 _PR_SET_NO_NEW_PRIVS, _PR_SET_THP_DISABLE, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 41, 47, 4
+_PR_CAP_AMBIENT_RAISE, _CAP_SYS_ADMIN = 2, 21
 _SIGKILL = 9
 _CAPABILITY_VERSION = 0x20080522
 _LAST_CAPABILITY = 63
@@ -31,6 +38,10 @@ SCRATCH = "/scratch"
 """The one folder that a program may write to; its working folder."""
 PACKAGES = "/packages"
 """Where a program finds the packages that it may import."""
+PYTHON = Path("/python")
+"""Where it finds Python, unless that is the system's own."""
+CODE = "/sandbox"
+"""Where the sandbox's own modules are."""
 _PLACE = "/tmp"
 """A folder that every machine has, on which the new root is put together, out of sight."""
 HOSTILE_ID = 1000
@@ -118,14 +129,13 @@ def _write(path: str, text: str) -> None:
     Path(path).write_text(text, encoding="ascii")
 
 
-def build_root(visible: Sequence[str], masked: Sequence[str], packages: Sequence[str]) -> None:
+def build_root(shown: Mapping[str, str], masked: Sequence[str]) -> None:
     """Make a new, read-only root that holds some paths of the old one and a few devices, and forget the old one.
 
     Args:
-        visible: absolute paths of files and folders; symbolic links stay links.
-        masked: folders below them that are to be empty.
-        packages: files and folders that are shown in PACKAGES: an environment may lie in the repository, whose very
-            path is to be unknown.
+        shown: place in the new root -> path of a file or folder in the old one, absolute; symbolic links stay links.
+            Places tell nothing of where this machine keeps things.
+        masked: folders of the new root that are to be empty.
 
     Raises:
         OSError: a mount is refused.
@@ -138,14 +148,10 @@ def build_root(visible: Sequence[str], masked: Sequence[str], packages: Sequence
     root = Path("/new")
     root.mkdir()
     _mount(str(root), str(root), None, _MS_BIND)
-    for path in (*visible, *_DEVICES):
-        _show(path, root)
-    emptied = [folder for path in masked if (folder := _below(root, path)).is_dir()]
-    for folder in emptied:
+    for place, path in (*shown.items(), *zip(_DEVICES, _DEVICES, strict=True)):
+        _show(path, _below(root, place))
+    for folder in (folder for place in masked if (folder := _below(root, place)).is_dir()):
         _mount("tmpfs", str(folder), "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=1m")
-    for path in packages:
-        _show(path, root, f"{PACKAGES}/{Path(path).name}")
-    for folder in emptied:
         _set_attributes(str(folder), _MOUNT_ATTR_RDONLY)
     _below(root, SCRATCH).mkdir()
     if not _below(root, _PLACE).exists():
@@ -161,9 +167,9 @@ def _below(root: Path, path: str) -> Path:
     return root / path.lstrip("/")
 
 
-def _show(path: str, root: Path, place: str | None = None) -> None:
-    """Bind a path of the old root, read-only, at a place of the new one; None: at the same."""
-    source, target = _below(Path("/old"), path), _below(root, place or path)
+def _show(path: str, target: Path) -> None:
+    """Bind a path of the old root, read-only."""
+    source = _below(Path("/old"), path)
     if target.exists() or target.is_symlink():
         return  # a folder above it is shown
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +183,20 @@ def _show(path: str, root: Path, place: str | None = None) -> None:
     _mount(str(source), str(target), None, _MS_BIND | _MS_REC)
     device = 0 if source.is_char_device() else _MOUNT_ATTR_NODEV
     _set_attributes(str(target), _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | device)
+
+
+def keep_mounting() -> None:
+    """Let this process still mount after it has started another program, also if it isn't root in its namespace.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION, 0))
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then their upper halves
+    _check(_libc.capget(header, sets), "capget")
+    sets[2] |= 1 << _CAP_SYS_ADMIN
+    _check(_libc.capset(header, sets), "capset")
+    _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_SYS_ADMIN, 0, 0), "prctl(PR_CAP_AMBIENT)")
 
 
 def enter_scratch(limits: Limits) -> None:
@@ -237,6 +257,48 @@ def limit_resources(limits: Limits, count_threads: bool) -> None:
         _, hard = resource.getrlimit(kind)
         value = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def landlock_version() -> int:
+    """Which one the kernel has; 0: none."""
+    return max(0, int(_libc.syscall(ctypes.c_long(_SYS_LANDLOCK_CREATE), None, ctypes.c_size_t(0), 1)))
+
+
+def limit_files(readable: Sequence[str], listed: Sequence[str]) -> None:
+    """Let this process write below its working folder only, and read some files only, where the kernel has Landlock.
+
+    Args:
+        readable: files and folders that may be read, beside the devices and the working folder.
+        listed: folders whose files' names may be seen.
+
+    Raises:
+        OSError: the kernel refuses, though it has it.
+    """
+    if (version := landlock_version()) == 0:
+        return
+    handled = ctypes.c_uint64(_LANDLOCK_ALL[min(version, len(_LANDLOCK_ALL)) - 1])
+    rules = _libc.syscall(ctypes.c_long(_SYS_LANDLOCK_CREATE), ctypes.byref(handled), ctypes.c_size_t(8), 0)
+    _check(min(rules, 0), "landlock_create_ruleset")
+    _allow(rules, ".", handled.value)
+    for path in listed:
+        _allow(rules, path, _LANDLOCK_LIST)
+    for path in readable:
+        _allow(rules, path, _LANDLOCK_READ | _LANDLOCK_LIST)
+    for path in _DEVICES:
+        _allow(rules, path, _LANDLOCK_READ | _LANDLOCK_WRITE)
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+    _check(_libc.syscall(ctypes.c_long(_SYS_LANDLOCK_RESTRICT), rules, 0), "landlock_restrict_self")
+    os.close(rules)
+
+
+def _allow(rules: int, path: str, access: int) -> None:
+    """Add to a Landlock ruleset what may be done below a path."""
+    opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if not stat.S_ISDIR(os.fstat(opened).st_mode):
+        access &= _LANDLOCK_READ | _LANDLOCK_WRITE
+    rule = ctypes.create_string_buffer(struct.pack("=Qi", access, opened))
+    _check(_libc.syscall(ctypes.c_long(_SYS_LANDLOCK_ADD), rules, 1, rule, 0), f"landlock_add_rule({path})")
+    os.close(opened)
 
 
 def refuse_huge_pages() -> None:

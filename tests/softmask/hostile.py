@@ -50,6 +50,25 @@ def f(x):
         grown += libc.shmget(0, 1 << 24, 0o1666) >= 0
     return 'grown' if grown else 0
 """,
+    "memory_bomb_in_huge_pages": """
+import ctypes, os
+libc, size = ctypes.CDLL(None), 1 << 21
+libc.mmap.restype = ctypes.c_void_p
+class Part(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('size', ctypes.c_size_t)]
+def f(x):
+    held = 0
+    for _ in range(2):
+        end = os.pipe()[1]
+        for _ in range(16):
+            room = libc.mmap(None, ctypes.c_size_t(2 * size), 3, 0x22, -1, ctypes.c_long(0))
+            page = -(-room // size) * size
+            libc.madvise(ctypes.c_void_p(page), ctypes.c_size_t(size), 14)
+            ctypes.memset(page, 1, 1)
+            held += libc.vmsplice(end, ctypes.byref(Part(page, 4096)), ctypes.c_size_t(1), 0) > 0
+            libc.munmap(ctypes.c_void_p(room), ctypes.c_size_t(2 * size))
+    return 'grown' if held else 0
+""",
     "endless_loop": "def f(x):\n    while True:\n        pass\n",
     "endless_loop_at_import": "while True:\n    pass\n",
     "endless_loop_that_goes_on": """
@@ -76,6 +95,62 @@ import os
 def f(x):
     while True:
         os.write(4, b'{"value": 1, "exact": true}\\n' * 2000)
+""",
+    "endless_drips": """
+import os
+def f(x):
+    while True:
+        os.write(4, b'7')
+""",
+    "slow_drips": """
+import os, time
+def f(x):
+    while True:
+        os.write(4, b'7')
+        time.sleep(0.01)
+""",
+    "urgent_data": """
+import socket
+def f(x):
+    for number in (3, 4):
+        try:
+            socket.socket(fileno=number).send(b'x', socket.MSG_OOB)
+        except OSError:
+            pass
+    return 1
+""",
+    "descriptors_for_the_judge": """
+import os, socket
+def f(x):
+    ours, theirs = socket.socketpair()
+    for channel in (ours, *(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=number) for number in (3, 4))):
+        socket.send_fds(channel, [b'x'], [0, 1, 2])
+    return 'out'
+""",
+    "half_open_channel": """
+import os, time
+def f(x):
+    os.close(3)
+    os.write(4, b'{"value": 1, "exact": true}\\n{"val')
+    os.close(4)
+    time.sleep(9)
+""",
+    "channel_of_one_page": """
+import fcntl, os
+def f(x):
+    for number in (3, 4):
+        for command, value in ((1031, 4096), (fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC), (1031, 1 << 20)):
+            try:
+                fcntl.fcntl(number, command, value)
+            except OSError:
+                pass
+    return 'x' * (1 << 19)
+""",
+    "huge_numbers_and_names": """
+import os
+def f(x):
+    os.write(4, b'{"value": ' + b'9' * 30000 + b', "exact": true}\\n')
+    os.write(4, b'{"error": "' + b'A' * 30000 + b'"}\\n')
 """,
     "file_deletion": """
 import os, shutil
@@ -439,6 +514,34 @@ def f(x):
 """,
     "deadlock": "import threading\ndef f(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()\n",
     "sleep": "import time\ndef f(x):\n    time.sleep(10 ** 6)\n",
+    "deaf_sleep": """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+def f(x):
+    time.sleep(10 ** 6)
+""",
+    "short_sleeps": "import time\ndef f(x):\n    while True:\n        time.sleep(0.001)\n",
+    "sleeping_threads": """
+import threading, time
+def f(x):
+    while True:
+        threads = [threading.Thread(target=time.sleep, args=(0.001,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+""",
+    "burning_threads": """
+import hashlib, signal, threading
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+def burn():
+    while True:
+        hashlib.sha256(bytes(1 << 22)).digest()
+def f(x):
+    for _ in range(12):
+        threading.Thread(target=burn).start()
+    burn()
+""",
     "waiting_for_input": "def f(x):\n    return input()\n",
     "reading_what_comes_next": """
 import os

@@ -1,11 +1,15 @@
 """The sandbox does what it says for honest programs, under limits, beside others, and where it can't be had."""
 
+import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,17 @@ from softmask.evaluation import sandbox_inside
 from softmask.evaluation.plain_data import Bounds, encode
 from softmask.evaluation.sandbox import Answer, Outcome, Program, Record, Sandbox
 from softmask.evaluation.sandbox_kinds import Isolation
+from softmask.evaluation.sandbox_walls import landlock_version
 from tests.softmask.sandboxes import CHECK, GOOD, LIMITS, PATIENT, SECRET, SETTINGS, within
 
 REPOSITORY = Path(__file__).parents[2]
+BURNER = """
+import hashlib, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+def burn():
+    while True:
+        hashlib.sha256(bytes(1 << 20)).digest()
+"""
 WEAK = replace(PATIENT, isolation=Isolation.PROCESS)
 
 
@@ -108,6 +120,46 @@ def test_time_is_counted_per_call(walled: Sandbox) -> None:
     assert 1 < len(endless.records) < 9
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """A core that everything started from here on has to share."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
+def test_a_busy_machine_changes_no_verdict() -> None:
+    """Beside a program that burns 15 threads, and beside other people's work, on one core."""
+    limits = replace(LIMITS, wall_s=1, memory_mib=1024, threads=32)
+    small = replace(SETTINGS, limits=limits, call_cpu_s=0.3, call_wall_s=0.6)
+    burning = "import threading as t; [t.Thread(target=burn).start() for _ in range(14)]; burn()"
+    burner = Program(BURNER + f"def f(x):\n    {burning}\n", "f", ([1],))
+    computing = (
+        "import time; start = time.process_time()\n    while time.process_time() < start + 0.1: pass\n    return x"
+    )
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        with Sandbox(small) as sandbox, Sandbox(small) as neighbour, ThreadPoolExecutor(1) as pool:
+            assert sandbox.available() is None and neighbour.available() is None
+            burnt = pool.submit(neighbour.run, burner)
+            for body in (computing, "import time; time.sleep(0.3); return x"):
+                assert value(sandbox.run(program(body))) == 1
+            asked = "def check(candidate):\n    assert [candidate(n) for n in range(2)] == [0, 1]\n"
+            assert sandbox.check(program(computing), asked).passed
+            started = time.monotonic()
+            asleep = sandbox.run(program("import time; time.sleep(60)"))
+            assert asleep.failure == Record(Answer.TIMEOUT, detail="a call took too long")
+            assert time.monotonic() - started < 50
+            assert burnt.result().failure == Record(Answer.TIMEOUT, detail="the program took too long")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def test_a_program_sees_python_and_its_own_empty_folder(walled: Sandbox) -> None:
     seen = value(walled.run(program("import os; return [os.getcwd(), os.listdir('.'), sorted(os.listdir('/dev'))]")))
     assert seen == ["/scratch", [], ["null", "random", "urandom", "zero"]]
@@ -118,6 +170,95 @@ def test_a_program_sees_python_and_its_own_empty_folder(walled: Sandbox) -> None
     hidden = "from importlib.util import find_spec as f; return [n for n in ('torch', 'pip', 'numpy', 'json') if f(n)]"
     assert value(walled.run(program(hidden))) == ["numpy", "json"]
     assert 0 <= value(walled.run(program("import numpy; return numpy.random.random()"))) < 1  # a part not loaded before
+
+
+LIBRARY = """
+def waits():
+    import asyncio, concurrent.futures, select, signal, threading, time
+    async def main():
+        return await asyncio.gather(asyncio.sleep(0.001, 1), asyncio.to_thread(abs, -1))
+    seen = []
+    signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    time.sleep(0.02)
+    threading.Timer(0.001, seen.append, [2]).start()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return [*asyncio.run(main()), sum(pool.map(abs, [-1, -2])), seen[0]]
+def files():
+    import fcntl, glob, mmap, os, pathlib, shutil, sqlite3, tempfile, zipfile
+    path = pathlib.Path("a")
+    path.write_text("hello")
+    os.utime(path, (1, 1)), os.chmod(path, 0o600), os.symlink("a", "b"), os.link("a", "c"), os.mkfifo("d")
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as room:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        room[0:1] = b"j"
+    shutil.copy2("a", "e"), os.mkdir("f"), shutil.move("e", "f/e"), shutil.copytree("f", "g"), shutil.rmtree("f")
+    zipfile.ZipFile("h", "w").write("a")
+    base = sqlite3.connect("i")
+    base.execute("create table t(x)"), base.execute("insert into t values(1)"), base.commit()
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as file:
+        rows = base.execute("select x from t").fetchall()
+        return [path.read_text(), rows, file.write(b"x"), sorted(glob.glob("[ag]"))]
+def numbers():
+    import numpy, numpy.testing
+    made = numpy.random.random((200, 200))
+    numpy.save("n.npy", numpy.arange(10))
+    inverse = numpy.allclose(numpy.linalg.inv(made) @ made, numpy.eye(200))
+    return [bool(inverse), int(numpy.load("n.npy", mmap_mode="r").sum())]
+def machine():
+    import datetime, os, resource, secrets, shutil, ssl, sys, uuid, zoneinfo
+    shutil.get_terminal_size(), os.cpu_count(), os.sched_getaffinity(0), resource.getrusage(0), os.uname()
+    resource.prlimit(0, resource.RLIMIT_NOFILE), uuid.uuid4(), secrets.token_hex()
+    paris = datetime.datetime(2024, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Paris"))
+    return [sys.stdin.read(), sys.stdout.isatty(), str(paris)]
+def f(x):
+    return [waits(), files(), numbers(), machine()]
+"""
+
+
+def test_honest_programs_find_the_library_working(sandbox: Sandbox) -> None:
+    assert value(sandbox.run(Program(LIBRARY, "f", ([1],)))) == [
+        [1, 1, 3, 1],
+        ["jello", [(1,)], 1, ["a", "g"]],
+        [True, 45],
+        ["", False, "2024-01-01 00:00:00+01:00"],
+    ]
+
+
+def test_no_path_tells_a_program_of_this_machine(walled: Sandbox) -> None:
+    source = """
+import gc, os, sys, types
+def f(x):
+    frame, found = sys._getframe(), [sys.orig_argv, sys.argv, sys.executable, sys.prefix, sys.path, dict(os.environ)]
+    while frame is not None:
+        found.append([frame.f_globals, frame.f_locals])
+        frame = frame.f_back
+    found += [vars(module) for module in list(sys.modules.values())]
+    found += [made.__code__ for made in gc.get_objects() if isinstance(made, types.FunctionType)]
+    text = repr(found)
+    words = [word[::-1] for word in x]
+    return [word for word in words if word in text or os.path.exists(word)] or len(text) > 10 ** 5
+"""
+    paths = {str(REPOSITORY), sys.prefix, sys.base_prefix} - {"/usr"}
+    backwards = [path[::-1] for path in sorted(paths)]  # it is asked in no words that it could find
+    assert value(walled.run(Program(source, "f", ([backwards],)))) is True
+
+
+def test_a_plain_user_has_the_same_walls() -> None:
+    code = (
+        "import sys; sys.path += ['.', 'tests/softmask']\n"
+        "from sandboxes import CHECK, GOOD, PATIENT\n"
+        "from softmask.evaluation.sandbox import Program, Sandbox\n"
+        "with Sandbox(PATIENT) as made:\n"
+        "    source = 'import os\\ndef f(x):\\n    return [os.getuid(), os.listdir(), os.path.exists(\"/proc\")]'\n"
+        "    print(made.run(Program(source, 'f', ([1],))).records[0].value)\n"
+        "    print(made.check(Program(GOOD, 'f', ()), CHECK).passed)\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-user=1000", "--map-group=1000", sys.executable, "-c", code],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "[1000, [], False]\nTrue\n"
 
 
 def test_files_of_one_program_are_gone_for_the_next(walled: Sandbox) -> None:
@@ -196,6 +337,46 @@ def test_the_weak_sandbox_leaves_no_file_and_no_process() -> None:
         for body in ("import os; os.fork()", "import socket; socket.socket()", "import os; os.kill(os.getppid(), 9)"):
             assert weak.run(program(body)).failure == Record(Answer.ERROR, detail="PermissionError")
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_the_weak_sandbox_reaches_no_socket_and_no_other_process(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, Sandbox(WEAK) as weak:
+        listening.bind(f"\0{tmp_path}")
+        listening.setblocking(False)
+        for body in (
+            "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', name)",
+            "socket.socketpair()[0].sendto(b'x', name)",
+            "socket.socketpair()[0].connect(name)",
+            "socket.socketpair()[0].sendmsg([b'x'], [], 0, name)",
+            "fcntl.fcntl(3, fcntl.F_SETOWN, os.getppid())",
+            "resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
+            "os.setpriority(os.PRIO_USER, 0, 19)",
+            "os.sched_setaffinity(os.getppid(), {0})",
+            "fcntl.ioctl(0, 0x5412, b'x')",
+        ):
+            imports = f"import fcntl, os, resource, socket; name = chr(0) + {str(tmp_path)!r}; "
+            assert weak.run(program(imports + body)).failure == Record(Answer.ERROR, detail="PermissionError"), body
+        with pytest.raises(BlockingIOError):
+            listening.recv(1)
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+def test_the_weak_sandbox_keeps_to_its_folder_where_the_kernel_has_landlock(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with Sandbox(WEAK) as weak:
+        for body in (
+            f"return open({str(secret)!r}).read()",
+            f"open({str(tmp_path / 'new')!r}, 'w')",
+            f"os.unlink({str(secret)!r})",
+            f"os.truncate({str(secret)!r}, 0)",
+            f"open('x', 'w'); os.rename('x', {str(secret)!r})",
+            "return open('/proc/self/environ').read()",
+            f"return os.listdir({str(REPOSITORY)!r})",
+        ):
+            failure = weak.run(program(f"import os; {body}")).failure
+            assert failure == Record(Answer.ERROR, detail="PermissionError"), body
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["secret"]
 
 
 def test_without_user_namespaces_the_message_says_what_to_do_and_nothing_is_left() -> None:

@@ -1,6 +1,7 @@
 """No hostile program passes, escapes or outlives its limits, and the good problem beside each still passes."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from softmask.evaluation.code_scoring import Judged, Score, Verdict, check, judge, score
 from softmask.evaluation.sandbox import Program, Sandbox
@@ -21,8 +24,18 @@ CANARY = "a secret that no program may see"
 RIGHT = Judged(Verdict.PASS)
 ESCAPED = ("made", "read", "found", "out", "root", "done", "raised", "grown")
 """Outputs of programs that have reached what they tried to."""
-SLACK_S = 1.5
-"""Seconds on top of a program's limit: the machine runs other tests, too."""
+WORDS = [
+    b"\n",
+    b'{"value": 1, "exact": true}\n',
+    b'{"timeout": true}\n',
+    b'{"verdict": {"passed": true}}\n',
+    b"[" * 5000,
+]
+"""What means something there, or might."""
+SLACK_S = 30.0
+"""Seconds on top of a program's limit: that is one of its own time, and the machine runs other tests, too."""
+TRUSTED_S = 1.0
+"""CPU seconds that a program can cost on the trusted side."""
 
 
 class World:
@@ -78,9 +91,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_hostile_program_neither_passes_nor_escapes_nor_outlives_its_limits(name: str, world: World) -> None:
-    started = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
     made = world.sandbox.run(world.program(name))
     assert time.monotonic() - started < LIMITS.wall_s + SLACK_S
+    assert time.process_time() - worked < TRUSTED_S
     assert judge(SECRET, SECRET.base_input, SECRET.base_expected, made).verdict is not Verdict.PASS
     assert not [secret for secret in (CANARY, "escaped", *map(str, SECRET.base_expected)) if secret in repr(made)]
     assert all(record.value is not True and record.value not in ESCAPED for record in made.records)
@@ -92,6 +106,33 @@ def test_a_hostile_program_neither_passes_nor_escapes_nor_outlives_its_limits(na
 def test_a_hostile_program_does_not_pass_an_oracle(name: str, world: World) -> None:
     assert check(CHECK, "f", world.source(name), world.sandbox).verdict is not Verdict.PASS
     assert check(CHECK, "f", GOOD, world.sandbox) == RIGHT
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    said=st.lists(st.binary(max_size=40) | st.sampled_from(WORDS), max_size=12), closed=st.sampled_from(["", "3", "4"])
+)
+def test_whatever_is_said_on_the_channel_is_a_verdict_of_that_answer(
+    said: list[bytes], closed: str, world: World
+) -> None:
+    end = f"    os.close({closed})\n" if closed else ""
+    body = f"    for part in {said!r}:\n        os.write(4, part)\n{end}    return 1\n"
+    made = world.sandbox.run(Program(f"import os\ndef f(x):\n{body}", "f", tuple(SECRET.base_input)))
+    assert judge(SECRET, SECRET.base_input, SECRET.base_expected, made).verdict is not Verdict.PASS
+    assert score(SECRET, GOOD, world.sandbox) == Score(base=RIGHT, plus=None)
+
+
+def test_many_open_descriptors_change_no_verdict(world: World) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(2000)]
+    try:
+        assert score(SECRET, GOOD, world.sandbox) == Score(base=RIGHT, plus=None)
+        assert check(CHECK, "f", GOOD, world.sandbox) == RIGHT
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_corpus_is_large() -> None:
