@@ -7,6 +7,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
+import typer
+
 from softmask.errors import InputError
 from softmask.evaluation.bounded import BeyondBounds, BoundedProcess, Bounds
 from softmask.evaluation.sandbox import Sandbox, SandboxSettings, unavailable
@@ -89,6 +91,8 @@ def sandboxes(params: SandboxParams, count: int) -> Iterator[Workers]:
         made = [held.enter_context(BoundedProcess(sandbox, bounds)) for _ in range(count)]
         if (why := made[0].call(_unavailable, None)) is not None:
             raise unavailable(params.isolation, why)
+        bound = made[0].call(_memory_bound, None)
+        typer.echo(f"generated code: isolation {params.isolation}, memory bounded by {bound}", err=True)
         yield Workers(made, held.enter_context(ThreadPoolExecutor(count)))
 
 
@@ -100,3 +104,7 @@ def _sandbox(settings: SandboxSettings) -> Sandbox:
 
 def _unavailable(_: None, sandbox: Sandbox) -> str | None:
     return sandbox.available()
+
+
+def _memory_bound(_: None, sandbox: Sandbox) -> str:
+    return sandbox.memory_bound

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from softmask.errors import InputError
-from softmask.evaluation import plain_data, sandbox_inside
+from softmask.evaluation import memory_group, plain_data, sandbox_inside
 from softmask.evaluation.sandbox_inside import Header, ZygoteSettings
 from softmask.evaluation.sandbox_kinds import Isolation
 from softmask.evaluation.sandbox_process import Process, SandboxBroken, TooMuch
@@ -28,6 +28,8 @@ from softmask.evaluation.sandbox_walls import CODE, PACKAGES, PYTHON, SCRATCH, L
 
 _START_S = 60.0
 """Seconds until a sandbox that doesn't start counts as broken."""
+_WARM = 1 << 28
+"""Bytes of the warm process and of what the kernel keeps for programs, at most."""
 _ORACLE_S = 5
 """Seconds of an oracle on top of the program that it asks."""
 _FOLDERS = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
@@ -173,6 +175,11 @@ class Sandbox:
         except _Refused as error:
             return str(error)
         return None
+
+    @property
+    def memory_bound(self) -> str:
+        """What bounds the memory of programs here, for people."""
+        return "limits and a cgroup" if self._zygote("program").group is not None else "limits"
 
     def run(self, program: Program) -> Outcome:
         """Call the program's function with each input, in one fresh process; stops at the first call without output.
@@ -359,6 +366,9 @@ class _Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+        limits = settings.limits
+        most = (2 * (limits.memory_mib + limits.files_mib) << 20) + _WARM  # one program may end while the next begins
+        self.group = memory_group.memory_group(self._process.pid, most)
         self._control = ours
         ours.settimeout(_START_S)
         try:
@@ -378,6 +388,8 @@ class _Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self.group is not None:
+            memory_group.remove(self.group)
 
     @contextmanager
     def process(self, limits: Limits, call_wall_s: float) -> Iterator[Process]:

@@ -116,9 +116,12 @@ def rows(made: Context[Params]) -> list[dict[str, Any]]:
     return read_lines(made.outputs["verdicts"], VERDICT_FIELDS)
 
 
-def test_each_answer_gets_a_verdict_and_each_cell_its_metrics(tmp_path: Path) -> None:
+def test_each_answer_gets_a_verdict_and_each_cell_its_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = context(tmp_path)
     run(made)
+    assert "generated code: isolation namespaces, memory bounded by limits" in capsys.readouterr().err
     found = [(row["task_id"], row["cell"], row["base"], row["plus"], row["detail"]) for row in rows(made)]
     assert found == [
         ("adding/1", "1/1", "pass", "pass", ""),

@@ -22,9 +22,9 @@ class SandboxParams(Section):
     """CPU seconds of one call of a program's function, and of loading the program. CPU time, so that a busy machine
     changes no verdict."""
     call_wall_s: float = Field(gt=0, le=3600)
-    """Seconds of one call, for programs that sleep."""
+    """Seconds that one call may wait, for programs that sleep. What the machine does elsewhere doesn't count."""
     program_wall_s: int = Field(ge=1, le=3600)
-    """Seconds of a program with all of its calls, and its CPU seconds."""
+    """CPU seconds of a program with all of its calls, and seconds that it may wait in all."""
     memory_mib: int = Field(ge=64)
     """Memory of a program."""
     output_mib: int = Field(ge=1, le=1024)
