@@ -9,5 +9,5 @@ class Isolation(StrEnum):
     NAMESPACES = "namespaces"
     """Linux namespaces: no network, no files but Python's own, no other processes; limits on everything."""
     PROCESS = "process"
-    """A process with limits, without sockets and child processes. Without Landlock in the kernel it can read and write the
-    user's files."""
+    """A process with limits, without sockets and child processes. Where the kernel has no Landlock, it can read and
+    write the user's files."""
