@@ -225,7 +225,7 @@ def test_honest_programs_find_the_library_working(sandbox: Sandbox) -> None:
     ]
 
 
-def test_no_path_tells_a_program_of_this_machine(walled: Sandbox) -> None:
+def test_no_path_tells_a_program_of_this_machine() -> None:
     source = """
 import gc, os, sys, types
 def f(x):
@@ -241,7 +241,8 @@ def f(x):
 """
     paths = {str(REPOSITORY), sys.prefix, sys.base_prefix} - {"/usr"}
     backwards = [path[::-1] for path in sorted(paths)]  # it is asked in no words that it could find
-    assert value(walled.run(Program(source, "f", ([backwards],)))) is True
+    with Sandbox(PATIENT) as walled:
+        assert value(walled.run(Program(source, "f", ([backwards],)))) is True
 
 
 def test_a_plain_user_has_the_same_walls() -> None:
