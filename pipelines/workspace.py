@@ -31,6 +31,7 @@ FROZEN = Path(".dvc/tmp/frozen.json")
 TO_COME = "to come"
 """In place of a hash: DVC may still have to fetch the file."""
 
+
 @contextmanager
 def modify_whole(path: str | Path, fs: Any = None) -> Iterator[Any]:
     """DVC's `modify_yaml`, but that a reader, or a kill, sees the old file or the whole new one."""
