@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 LOCK ?= requirements.lock
 PROFILE ?= local
 DIR ?= tests/golden
+PORT :=
 # Named after all that the environment is made from, and written last: it is made again when the lock changes,
 # when the checkout has moved, and when an installation was interrupted.
 STAMP := $(VENV)/installed-$(shell { pwd; cat $(LOCK) pyproject.toml; } | cksum | tr ' ' -)
@@ -44,8 +45,8 @@ repro: env ## Run the pipeline on params.yaml; read reports/report.html afterwar
 	@$(BIN)/dvc repro
 	@$(BIN)/python -m lineage cited reports/report.html --html reports/lineage.html || test $$? -eq 3  # 3: in part
 
-serve: env ## Start a Prefect server, workers and the deployments, on loopback, until Ctrl-C
-	@$(BIN)/python -m pipelines.serve
+serve: env ## Start a Prefect server, workers and the deployments, on loopback, until Ctrl-C (PORT=N: not at 4200)
+	@$(BIN)/python -m pipelines.serve $(PORT:%=--port %)
 
 params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, study, paper or your own; EXPERIMENT=k or none)
 	@test -z '$(EXPERIMENT)' -o -f 'conf/experiments/$(EXPERIMENT).yaml' || { echo "error: there is no conf/experiments/$(EXPERIMENT).yaml" >&2; exit 2; }

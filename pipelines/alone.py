@@ -8,6 +8,11 @@ from filelock import FileLock, Timeout
 
 from softmask.errors import Unavailable
 
+LOCK = Path(".dvc/tmp/reproduce.lock")
+"""Of a flow over a workspace, or of a stage in a worker's own clone; a clone is never both."""
+NOT_HERE = 78
+"""Exit code (EX_CONFIG) where work can't be done in this folder, and may be in another."""
+
 
 @contextmanager
 def alone(lock: Path, who: str, todo: str) -> Iterator[None]:
@@ -22,7 +27,7 @@ def alone(lock: Path, who: str, todo: str) -> Iterator[None]:
         Unavailable: another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    holder = lock.with_suffix(".txt")
+    holder = _holder(lock)
     file = FileLock(lock)
     try:
         file.acquire(timeout=0)
@@ -35,3 +40,12 @@ def alone(lock: Path, who: str, todo: str) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         file.release()
+
+
+def somebody(lock: Path) -> bool:
+    """Whether a process holds a lock file, or was killed with it, be it on another machine that has the folder."""
+    return _holder(lock).exists()
+
+
+def _holder(lock: Path) -> Path:
+    return lock.with_suffix(".txt")

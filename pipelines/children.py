@@ -1,7 +1,9 @@
 """The stage runs that a flow has started: await them through an absent server, and cancel them when the flow ends."""
 
+import logging
 import math
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -11,24 +13,34 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_client
+from prefect import get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterLevel,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
+from pipelines.stage import NOT_HERE_STATE
+
 POLL_SECONDS = 0.25
 STRAY_SECONDS = 60.0
 """For a run to end that is being cancelled; its worker takes 30 seconds at most, and may be gone."""
 PENDING_SECONDS = 120.0
 """For a run that a worker has taken to begin; a lost one has sent no heartbeat yet, so nobody else gives it up."""
+REFUSALS = 20
+"""By workers that can't run a stage, after which it has failed: with the pauses between them, more than an hour."""
+LONGEST_PAUSE = 300.0
+QUEUE = "clones"
+"""The work queue of the stages that need a clone of a worker's own. Workers that share a workspace leave it alone."""
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
 
 
@@ -48,6 +60,7 @@ class Children:
     def __init__(self, workspace: str, revision: str | None) -> None:
         self._tag = tag(workspace)
         self._parameters = {"workspace": workspace if revision is None else ".", "revision": revision}
+        self._queue = None if revision is None else QUEUE
         self._ids: set[UUID] = set()
         self.stopped = threading.Event()
 
@@ -67,12 +80,23 @@ class Children:
         return self._run("command", pool, parameters, key)
 
     def _run(self, flow: str, pool: str, parameters: dict[str, Any], key: str) -> FlowRun:
+        """Await a run by a worker that can run it: what another refuses is no try."""
+        run, turn = self._run_once(flow, pool, parameters, key), 1
+        while (why := _refusal(run)) and turn < REFUSALS and not self.stopped.is_set():
+            pause = min(2.0**turn, LONGEST_PAUSE)
+            get_run_logger().warning("%s: %s; another worker may take it in %.0f seconds", run.name, why, pause)
+            self.stopped.wait(pause)
+            run, turn = self._run_once(flow, pool, parameters, f"{key}-{turn}"), turn + 1
+        return run
+
+    def _run_once(self, flow: str, pool: str, parameters: dict[str, Any], key: str) -> FlowRun:
         started: Any = run_deployment(
             f"{flow}/{pool}",
             parameters=parameters,
             flow_run_name=parameters["name"],
             tags=[self._tag],
             idempotency_key=key,
+            work_queue_name=self._queue,
             timeout=0,
         )
         self._ids.add(started.id)
@@ -123,6 +147,29 @@ def _lost(run: FlowRun) -> bool:
     if state is None or not state.is_pending():
         return False
     return (datetime.now(UTC) - state.timestamp).total_seconds() > PENDING_SECONDS
+
+
+def _refusal(run: FlowRun) -> str | None:
+    """Which worker could not even begin a run, and why, if that is how it ended."""
+    state = run.state
+    assert state is not None
+    if state.name == NOT_HERE_STATE:
+        return state.message
+    if not state.is_crashed() or run.run_count:
+        return None
+    folder = _foreign_folder(run.id)
+    where = f" in {folder}, which is no clone of this project," if folder else ""
+    return f"worker {run.labels.get('prefect.worker.name')!r}{where} could not begin it: {state.message}"
+
+
+def _foreign_folder(run: UUID) -> str | None:
+    """The folder of a worker that looked for a flow's file and has none."""
+    errors = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]), level=LogFilterLevel(ge_=logging.ERROR))
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        said = "\n".join(log.message for log in client.read_logs(log_filter=errors))
+        if found := re.search(r"'(/.*)/pipelines/\w+\.py'", said):
+            return found[1]
+    return None
 
 
 def _cancel(client: SyncPrefectClient, runs: Iterable[UUID]) -> None:

@@ -5,27 +5,27 @@
 With a revision the folder is a worker's own clone: the revision is checked out, what the stage needs comes from the DVC
 remote, and what it makes goes there. A process of its own, so that it can be interrupted like a terminal's, and ends
 when its parent does. Exit codes: that of the stage's command if it failed; 75 if something isn't there that may be
-later; 2 for what a person has to mend.
+later; 78 if this folder is no clone of the project, or isn't free, and another worker's may be; 2 for what a person has
+to mend.
 """
 
 import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.stage.exceptions import StageCmdFailedError
 
-from pipelines.alone import alone
+from pipelines.alone import LOCK, NOT_HERE, alone
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
-from softmask.errors import Unavailable
+from softmask.errors import InputError, Unavailable
 from stages.component import MAY_PASS, MISTAKE, run_command
 from stages.parent import die_with_parent
-
-ALONE = Path(".dvc/tmp/worker.lock")
 
 
 def main(stage: str, parent: int, revision: str | None = None) -> None:
@@ -33,17 +33,15 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
 
     Raises:
         SystemExit: it failed.
-        Unavailable: another stage is at work in this clone, or what is needed isn't in the remote.
+        Unavailable: what is needed isn't in the remote.
         InputError: from `shared` or `workspace`.
     """
     die_with_parent(parent)
-    workspace = Workspace(Path.cwd())
     if revision is None:
+        workspace = Workspace(Path.cwd())
         _reproduce(workspace, stage, workspace.frozen(stage))
         return
-    with alone(ALONE, f"the stage {stage}", "Start the worker of a clone with --limit 1"):
-        shared = Shared(workspace)
-        shared.check_out(revision)
+    with _clone(stage, revision) as (workspace, shared):
         shared.fetch_runs()
         *above, _ = workspace.plan([stage])
         for step in above:
@@ -51,6 +49,25 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
                 raise Unavailable(f"nobody has pushed {step.name}, which {stage} needs")
         _reproduce(workspace, stage, None)  # the commit says what it is made from
         shared.push(stage)
+
+
+@contextmanager
+def _clone(stage: str, revision: str) -> Iterator[tuple[Workspace, Shared]]:
+    """This folder at the revision, for this stage alone.
+
+    Raises:
+        SystemExit: that can't be had here, and may be elsewhere.
+    """
+    with ExitStack() as held:
+        try:
+            workspace = Workspace(Path.cwd())
+            held.enter_context(alone(LOCK, f"the stage {stage}", "A worker needs a clone of its own, and --limit 1"))
+            shared = Shared(workspace)
+            shared.check_out(revision)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.exit(NOT_HERE)
+        yield workspace, shared
 
 
 def _reproduce(workspace: Workspace, stage: str, began: Mapping[str, str] | None) -> None:

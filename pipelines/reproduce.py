@@ -19,7 +19,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
-from pipelines.alone import alone
+from pipelines.alone import LOCK, alone
 from pipelines.children import Children
 from pipelines.resources import Stopped, check_limits, occupied
 from pipelines.shared import Shared
@@ -31,7 +31,6 @@ from stages.params.orchestration import OrchestrationParams, Resources
 
 P = ParamSpec("P")
 R = TypeVar("R")
-LOCK = Path(".dvc/tmp/reproduce.lock")
 MOST_STAGES = 1000
 """Stages that can wait at the same time, each in a thread."""
 _THREADS: Any = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
@@ -84,8 +83,10 @@ class Conductor:
             # what ran above it may have made the same bytes again
             if not self.workspace.stale(step):
                 return Outcome.UNCHANGED
-            if self.shared is not None and self.shared.restore(step.name):
-                return Outcome.RESTORED
+            if self.shared is not None:
+                if self.shared.restore(step.name):
+                    return Outcome.RESTORED
+                self.shared.check_kept(step.name)
         start = partial(self.children.stage, step.name)
         on_a_worker(step.name, self.params.of(step.name), self.children.stopped, start)
         if self.shared is not None:
@@ -132,6 +133,8 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
         opened.freeze(plan)
         with get_client(sync_client=True) as client:
             check_limits(client, params, [step.name for step in plan])
+        if shared is not None and any(step.stale for step in plan):
+            shared.check_plan(plan)
         logger.info("%d stages, %d of them out of date", len(plan), sum(step.stale for step in plan))
         try:
             states = _run(conductor, plan)

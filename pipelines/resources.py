@@ -51,14 +51,21 @@ def check_limits(client: SyncPrefectClient, params: OrchestrationParams, stages:
 
 
 def _limit(client: SyncPrefectClient, name: str) -> int:
-    try:
-        found = client.read_global_concurrency_limit_by_name(name)
-    except ObjectNotFound:
+    found = limit(client, name)
+    if found is None:
         raise InputError(
             f"Prefect has no concurrency limit {name!r}",
             todo=f"`make serve` makes it; by hand: prefect global-concurrency-limit create {name} --limit N",
-        ) from None
-    return found.limit
+        )
+    return found
+
+
+def limit(client: SyncPrefectClient, name: str) -> int | None:
+    """How much there is of something; None where nobody has said it."""
+    try:
+        return client.read_global_concurrency_limit_by_name(name).limit
+    except ObjectNotFound:
+        return None
 
 
 @contextmanager

@@ -2,25 +2,29 @@
 
     python -m pipelines.setup [--cpu N] [--memory GIB] [--gpu N]
 
-May be run again; what is there is brought up to date. Limits are those of this machine unless they are given.
+May be run again; what is there is brought up to date, but for what a person has set: limits that are not given now (new
+ones are those of this machine), and schedules.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
+from uuid import UUID
 
 import psutil
 import typer
 from prefect import get_client
 from prefect.automations import Automation, EventTrigger
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import DeploymentSchedule, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import Posture
 from prefect.workers.process import ProcessWorker
 
+from pipelines.resources import NAMES, limit
 from softmask.errors import InputError
 from stages.component import run_command
 
@@ -43,8 +47,11 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def set_up(limits: Mapping[str, int]) -> None:
+def set_up(given: Mapping[str, int]) -> None:
     """Pools, limits, deployments, and the automation that gives up lost runs.
+
+    Args:
+        given: limits that a person asks for.
 
     Raises:
         InputError: `prefect deploy` failed.
@@ -57,13 +64,43 @@ def set_up(limits: Mapping[str, int]) -> None:
             template = ProcessWorker.get_default_base_job_template()
             wanted = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
             client.create_work_pool(wanted, overwrite=True)
-        for name, limit in limits.items():
-            client.upsert_global_concurrency_limit_by_name(name, limit)
-    _give_up_lost_runs()
+        _set_limits(client, given)
+        _give_up_lost_runs()
+        before = {deployment.id: deployment.schedules for deployment in client.read_deployments()}
+        _deploy()
+        for deployment, schedules in before.items():
+            _keep_schedules(client, deployment, schedules)
+
+
+def _deploy() -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"prefect deploy --all failed: {(done.stdout + done.stderr)[-1500:]}", where="prefect.yaml")
+
+
+def _keep_schedules(client: SyncPrefectClient, deployment: UUID, before: Sequence[DeploymentSchedule]) -> None:
+    """Add a person's schedules again, which deploying has removed, and pause again what was paused."""
+    now = client.read_deployment_schedules(deployment)
+    mine = [old for old in before if old.slug is None and old.schedule not in [new.schedule for new in now]]
+    if mine:
+        client.create_deployment_schedules(deployment, [(old.schedule, old.active) for old in mine])
+    paused = {old.slug for old in before if not old.active} - {None}
+    for new in now:
+        if new.slug in paused:
+            client.update_deployment_schedule(deployment, new.id, active=False)
+
+
+def _set_limits(client: SyncPrefectClient, given: Mapping[str, int]) -> None:
+    """Set the limits that are given, and those that are not there yet to what this machine has; tell what stays."""
+    machine = {} if set(NAMES) <= set(given) else of_machine()
+    for name, wanted in {**machine, **given}.items():
+        there = limit(client, name)
+        if there is None or name in given:
+            client.upsert_global_concurrency_limit_by_name(name, wanted)
+        elif there != wanted:
+            change = f"python -m pipelines.setup --{name} {wanted} changes it"
+            typer.echo(f"the limit of {name} stays {there}, as it was set; this machine has {wanted}: {change}")
 
 
 def _give_up_lost_runs() -> None:
@@ -95,7 +132,7 @@ def main(
 ) -> None:
     """The command line."""
     given = {name: value for name, value in (("cpu", cpu), ("memory", memory), ("gpu", gpu)) if value is not None}
-    set_up({**of_machine(), **given})
+    set_up(given)
 
 
 if __name__ == "__main__":

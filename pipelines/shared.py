@@ -4,14 +4,17 @@ A run in DVC's run cache is found by its command and the hashes of its inputs an
 computed, another takes from there, outputs and entry in dvc.lock, without computing anything.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from dvc.config import RemoteConfigError
-from dvc.exceptions import DvcException
+from dvc.dvcfile import LOCK_FILE
+from dvc.exceptions import DvcException, UploadError
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc.utils.serialize import load_yaml
 from scmrepo.exceptions import SCMError
 
-from pipelines.workspace import Workspace
+from pipelines.workspace import Step, Workspace
 from softmask.errors import InputError, Unavailable
 
 
@@ -77,6 +80,8 @@ class Shared:
                 return True
             if found.is_data_source:
                 return self._pull(stage)
+            if _not_kept(found):
+                return self._pull(stage) and not found.changed()
             found.remove_outs()
             try:
                 self._repo.stage_cache.restore(found, pull=True)
@@ -86,6 +91,47 @@ class Shared:
             found.commit()
             found.dump(update_pipeline=False)
             return True
+
+    def check_plan(self, plan: Sequence[Step]) -> None:
+        """See that what a plan needs can come from workers, before any of it runs.
+
+        Raises:
+            InputError: a stage would run whose runs DVC doesn't keep.
+        """
+        for step in plan:
+            try:
+                self.check_kept(step.name)
+            except InputError:
+                # where something is above it, what that becomes decides whether it runs
+                if not (self._committed(step.name) and (step.upstream or self.restore(step.name))):
+                    raise
+
+    def check_kept(self, stage: str) -> None:
+        """See that what workers make of a stage can come from them.
+
+        Raises:
+            InputError: DVC doesn't keep its runs.
+        """
+        with self._workspace.locked():
+            (found,) = self._repo.stage.collect(stage)
+            if not found.is_data_source and (why := _not_kept(found)):
+                raise InputError(
+                    f"workers can't share {stage}, since DVC's run cache keeps no runs of it: {why}",
+                    where="dvc.yaml",
+                    todo=f"Change that; or run it here (dvc repro --single-item {stage}), push it (dvc push {stage}), "
+                    "and commit and push dvc.lock",
+                )
+
+    def _committed(self, stage: str) -> bool:
+        """Whether the last commit records of a stage what is recorded here."""
+        scm, here = self._repo.scm, self._workspace.root / LOCK_FILE
+        commit = scm.get_fs(scm.get_rev())
+        if not here.exists() or not commit.exists(LOCK_FILE):
+            return False
+        mine, theirs = (
+            lock.get("stages", {}).get(stage) for lock in (load_yaml(here), load_yaml(LOCK_FILE, fs=commit))
+        )
+        return mine is not None and mine == theirs
 
     def _pull(self, data: str) -> bool:
         try:
@@ -102,6 +148,10 @@ class Shared:
         """
         try:
             self._repo.push(targets=[stage], run_cache=True)
+            (found,) = self._repo.stage.collect(stage)
+            # metrics and plots that git tracks: a run needs them, and `push` leaves them out
+            if failed := self._repo.cloud.push({out.hash_info for out in found.outs if not out.use_cache}).failed:
+                raise UploadError(len(failed))
         except DvcException as error:
             raise Unavailable(f"{stage} can't be pushed: {error}", where=str(self._workspace.root)) from None
 
@@ -114,3 +164,20 @@ class Shared:
             raise InputError(
                 f"{', '.join(foreign)} changed since the last commit", where=str(self._workspace.root), todo=todo
             )
+
+
+def _not_kept(stage: Any) -> str | None:
+    """Why DVC's run cache doesn't keep a stage's runs, if it doesn't: what dvc.stage.cache and Stage.run ask for."""
+    if stage.frozen or stage.is_callback or stage.always_changed:
+        return "it is frozen" if stage.frozen else "it always runs"
+    if not stage.deps or not stage.outs:
+        return "it has no dependencies" if not stage.deps else "it has no outputs"
+    for file in (*stage.deps, *stage.outs):
+        if file.protocol != "local" or not file.def_path:
+            return f"{file} lies elsewhere"
+    for out in stage.outs:
+        if not out.is_in_repo:
+            return f"its output {out} lies outside the project"
+        if out.persist or not (out.use_cache or out.is_metric or out.is_plot):
+            return f"its output {out} has {'persist: true' if out.persist else 'cache: false'}"
+    return None

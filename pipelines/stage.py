@@ -4,6 +4,7 @@ Deployed once for each pool; `reproduce` and `retrain` start them.
 """
 
 import os
+import platform
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from pipelines.alone import LOCK, NOT_HERE, somebody
 from pipelines.follow import follow
 from pipelines.forked import start
 from stages.component import MAY_PASS
@@ -18,6 +20,8 @@ from stages.parent import die_with_parent
 
 MAY_PASS_STATE = "MayPass"
 """Name of the state of a stage that failed for want of something that may be there later."""
+NOT_HERE_STATE = "NotHere"
+"""Name of the state of a stage that was not even begun, since its worker is in no folder for it."""
 
 
 @flow(name="stage", flow_run_name="{name}", persist_result=False)
@@ -34,6 +38,8 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
     """
     logger = get_run_logger()
     die_with_parent(os.getppid(), signal.SIGTERM)  # Prefect turns it into a crash of this run
+    if revision is None and not somebody(Path(workspace) / LOCK):
+        return _not_here(f"no flow is at work in a {workspace} there")
     arguments = [name, str(os.getpid()), *([] if revision is None else [revision])]
     return _end(name, follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
 
@@ -49,6 +55,8 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
     """
     logger = get_run_logger()
     die_with_parent(os.getppid(), signal.SIGTERM)
+    if not Path(workspace).is_dir():
+        return _not_here(f"there is no {workspace} there")
     line = [str(os.getpid()), f"stages.{name}", *arguments]
     return _end(name, follow(start("stages.parent", line, Path(workspace)), logger.info))
 
@@ -56,6 +64,13 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
 def _end(name: str, code: int) -> State[None]:
     if code == 0:
         return Completed()
+    if code == NOT_HERE:
+        return _not_here("the reason is in the log of this run")
     if code == MAY_PASS or code >= 128:  # lack of something, or killed, for want of memory say
         return Failed(name=MAY_PASS_STATE, message=f"{name} ended with exit code {code}; it may be tried again")
     return Failed(message=f"{name} failed with exit code {code}; its own message is in the log of this run")
+
+
+def _not_here(why: str) -> State[None]:
+    worker = f"worker {os.environ.get('PREFECT__WORKER_NAME')!r} in {Path.cwd()} on {platform.node()}"
+    return Failed(name=NOT_HERE_STATE, message=f"{worker} can't run it: {why}")

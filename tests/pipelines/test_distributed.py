@@ -1,18 +1,28 @@
 """Workers with clones of their own: every stage runs once, somewhere, and the coordinator computes nothing."""
 
+import platform
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import yaml
+from prefect import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from pipelines.serve import HOST, environment, serving, worker
-from tests.pipelines.conftest import LIMITS, ROOT, free_port
-from tests.pipelines.projects import Project
+from pipelines.serve import HOST, await_answer, environment, started
+from pipelines.shared import Shared
+from pipelines.workspace import Workspace
+from softmask.errors import InputError
+from tests.pipelines.conftest import ROOT, free_port
+from tests.pipelines.projects import LIMIT, Flow, Project, until
 from tests.pipelines.test_reproduce import DIAMOND
 
 pytestmark = pytest.mark.slow
@@ -20,7 +30,15 @@ pytestmark = pytest.mark.slow
 
 FED = {"fed": {"cmd": "cat data > fed.txt", "deps": ["data"], "outs": ["fed.txt"]}}
 """A stage of what was added to DVC and no stage makes."""
-
+MEASURED = {
+    "measured": {
+        "cmd": "wc -c < fed.txt > size.json",
+        "deps": ["fed.txt"],
+        "metrics": [{"size.json": {"cache": False}}],
+    },
+    "told": {"cmd": "cp size.json told.txt", "deps": ["size.json"], "outs": ["told.txt"]},
+}
+"""A metric that git tracks, which DVC doesn't push, and what needs it."""
 
 CHANGED = {
     "scaled": {
@@ -32,6 +50,7 @@ CHANGED = {
     "end": {"cmd": "sort scaled.txt > end.txt", "deps": ["scaled.txt"], "outs": ["end.txt"]},
 }
 """Two more below it, of code and parameters as well."""
+PROJECT = {**DIAMOND, **FED, **MEASURED, **CHANGED}
 CODE = "grep -A1 -e settings -e seeds params.yaml; cat fed.txt\n"
 
 
@@ -43,7 +62,7 @@ def add_data(project: Project, text: str = "collected\n") -> None:
 
 def prepare(root: Path) -> Project:
     """The project, with nothing run."""
-    project = Project.of(root, {**DIAMOND, **FED, **CHANGED}, {"settings": {"n": 1}, "seeds": [1]})
+    project = Project.of(root, PROJECT, {"settings": {"n": 1}, "seeds": [1]})
     (project.root / "code.sh").write_text(CODE)
     add_data(project)
     return project
@@ -68,17 +87,31 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) ->
     port = free_port()
     env = environment(clones[0], port)
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: clones[0] / ".prefect"}
+    served, set_up, flows, at_work, _ = readme()
     with ExitStack() as stack:
-        stack.enter_context(serving(clones[0], port, 0, 1, {**LIMITS, "gpu": 0}))
+        server = stack.enter_context(started([*served, "--port", str(port)], tmp_path, env))
+        await_answer(server, port)
+        subprocess.run(set_up, cwd=clones[0], env=env, check=True)
+        stack.enter_context(started(flows, clones[0], env))
         for clone in clones[1:]:
-            stack.enter_context(worker("cpu", clone, env, "--limit", "1"))
+            stack.enter_context(started(at_work, clone, env))
         stack.enter_context(temporary_settings(settings))
         yield Project(clones[0])
 
 
+def readme() -> list[list[str]]:
+    """The README's commands for many machines, of two cores and one GPU, and a server that only this one reaches."""
+    text = (ROOT / "README.md").read_text().partition("*Many machines.*")[2]
+    lines = [line for line in text.partition("The coordinator's clone")[0].splitlines() if line.startswith("    ")]
+    commands = [shlex.split(line.replace("0.0.0.0", HOST), comments=True) for line in lines]
+    amounts = iter(["2", "8", "1"])
+    return [[next(amounts) if word == "N" else word for word in command] for command in commands]
+
+
 def test_every_stage_runs_once_and_the_coordinator_runs_none(coordinator: Project, tmp_path: Path) -> None:
     clones = [Project(coordinator.root.parent / name) for name in ("a", "b")]
-    assert coordinator.reproduce(distributed=True).is_completed()
+    watched = [*readme()[-1], "--watch"]
+    subprocess.run(watched, cwd=tmp_path, env=of_server(coordinator), capture_output=True, check=True, timeout=LIMIT)
     ran = [line for clone in clones for line in clone.said("times")]
     assert sorted(line.split()[0] for line in ran) == ["bottom", "bottom", "left", "left", "right", "right"]
     assert all(clone.said("times") for clone in clones)
@@ -89,7 +122,7 @@ def test_every_stage_runs_once_and_the_coordinator_runs_none(coordinator: Projec
     assert coordinator.lock() == plain.lock()
     shutil.rmtree(coordinator.root / ".dvc/cache")
     assert coordinator.reproduce(distributed=True).is_completed()
-    assert len(coordinator.runs()) == 7
+    assert len(coordinator.runs()) == len(PROJECT)
 
 
 def test_a_change_that_is_not_committed_is_refused(coordinator: Project) -> None:
@@ -139,3 +172,100 @@ def test_after_a_change_exactly_that_is_run_which_dvc_repro_would_run(coordinato
         coordinator.run("dvc", "status", "--quiet", "end")
     coordinator.run("git", "commit", "--quiet", "--all", "--message=record")
     coordinator.run("python", "-m", "lineage", "rederive", "end.txt")
+
+
+def commit(project: Project, stages: dict[str, Any], **resources: Any) -> None:
+    """Commit another pipeline, and push it where the workers' clones fetch from."""
+    project.write(stages)
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    params["orchestration"]["stages"] = resources
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    publish(project)
+
+
+def publish(project: Project) -> None:
+    """Commit and push what is there."""
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message=change")
+    project.run("git", "push", "--quiet")
+
+
+def of_server(coordinator: Project) -> dict[str, str]:
+    """The environment of who uses the coordinator's server."""
+    port = httpx.URL(str(PREFECT_API_URL.value())).port
+    assert port is not None
+    return environment(coordinator.root, port)
+
+
+def log(flow: Flow) -> str:
+    """What a flow has said."""
+    with get_client(sync_client=True) as client:
+        logs = client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow.id])))
+    return "\n".join(entry.message for entry in logs)
+
+
+def test_what_workers_can_not_run_goes_to_the_next_one_and_is_no_try(coordinator: Project, tmp_path: Path) -> None:
+    stage = {"cmd": "pwd > where.txt", "deps": ["data"], "outs": ["where.txt"]}
+    commit(coordinator, {**PROJECT, "on_a_gpu": stage}, on_a_gpu={"cpu": 1, "gpu": 1, "memory": 1})
+    env, here = of_server(coordinator), tmp_path / "another project"
+    here.mkdir()
+    command = readme()[3]
+    command[command.index("cpu")] = "gpu"
+    flow = coordinator.start(["on_a_gpu"], distributed=True)
+    with started([*command, "--name", "stray"], here, env):
+        foreign = f"worker 'stray' in {here}, which is no clone of this project, could not begin it"
+        until(lambda: foreign in log(flow), "the first refusal", flow)
+    with started([*command, "--name", "coordinators"], coordinator.root, env):
+        own = f"worker 'coordinators' in {coordinator.root} on {platform.node()} can't run it"
+        until(lambda: own in log(flow), "the second refusal", flow)
+    clone = coordinator.root.parent / "a"
+    with started(command, clone, env):
+        assert flow.end().is_completed()
+    assert (coordinator.root / "where.txt").read_text() == f"{clone}\n"
+    assert {run.name for run in coordinator.runs() if run.state_name == "NotHere"} == {"on_a_gpu"}
+
+
+def test_a_stage_whose_runs_dvc_does_not_keep_is_refused_until_its_record_is_committed(coordinator: Project) -> None:
+    said = {"cmd": "echo said > said.txt", "outs": ["said.txt"]}
+    fixed = {"cmd": "cat data > fixed.txt", "deps": ["data"], "outs": ["fixed.txt"]}
+    used = {"cmd": "cat said.txt fixed.txt > used.txt", "deps": ["said.txt", "fixed.txt"], "outs": ["used.txt"]}
+    commit(coordinator, {"said": said, "fixed": fixed, "used": used})
+    before = len(coordinator.runs())
+    refused = str(coordinator.reproduce(distributed=True).message)
+    assert "dvc.yaml: workers can't share said, since DVC's run cache keeps no runs of it: it has no dep" in refused
+    assert len(coordinator.runs()) == before
+    for command in ("dvc repro --single-item said", "dvc push said"):
+        assert f"({command})" in refused
+        coordinator.run(*command.split())
+    coordinator.run("dvc", "repro", "--single-item", "fixed")
+    coordinator.run("dvc", "push", "--quiet", "fixed")
+    coordinator.run("dvc", "freeze", "fixed")
+    publish(coordinator)
+    shutil.rmtree(coordinator.root / ".dvc/cache")
+    for name in ("said.txt", "fixed.txt"):
+        (coordinator.root / name).unlink()
+    assert coordinator.reproduce(distributed=True).is_completed()
+    assert [run.name for run in coordinator.runs()[before:]] == ["used"]
+    assert (coordinator.root / "used.txt").read_text() == "said\n" + (coordinator.root / "data").read_text()
+
+
+NOT_KEPT: dict[str, tuple[dict[str, Any], str]] = {
+    "always": ({"always_changed": True}, "it always runs"),
+    "fixed": ({"frozen": True}, "it is frozen"),
+    "none": ({"outs": []}, "it has no outputs"),
+    "persistent": ({"outs": [{"persistent.txt": {"persist": True}}]}, "its output persistent.txt has persist: true"),
+    "of_git": ({"outs": [{"of_git.txt": {"cache": False}}]}, "its output of_git.txt has cache: false"),
+    "outside": ({"outs": ["/tmp/outside.txt"]}, "its output /tmp/outside.txt lies outside the project"),
+}
+"""Stages whose runs DVC doesn't keep, and why."""
+
+
+def test_what_dvc_does_not_keep_is_named(tmp_path: Path) -> None:
+    usual = {"cmd": "true", "deps": ["params.yaml"]}
+    project = Project.of(tmp_path / "project", {name: {**usual, **stage} for name, (stage, _) in NOT_KEPT.items()})
+    project.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    with chdir(project.root):
+        shared = Shared(Workspace(project.root))
+        for name, (_, why) in NOT_KEPT.items():
+            with pytest.raises(InputError, match=f"workers can't share {name}, .* no runs of it: {why}"):
+                shared.check_kept(name)
