@@ -39,7 +39,6 @@ MEASURED = {
     "told": {"cmd": "cp size.json told.txt", "deps": ["size.json"], "outs": ["told.txt"]},
 }
 """A metric that git tracks, which DVC doesn't push, and what needs it."""
-
 CHANGED = {
     "scaled": {
         "cmd": "sh code.sh > scaled.txt",
