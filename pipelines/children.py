@@ -82,10 +82,11 @@ class Children:
     def _run(self, flow: str, pool: str, parameters: dict[str, Any], key: str) -> FlowRun:
         """Await a run by a worker that can run it: what another refuses is no try."""
         run, turn = self._run_once(flow, pool, parameters, key), 1
-        while (why := _refusal(run)) and turn < REFUSALS and not self.stopped.is_set():
+        while (why := _refusal(run)) and turn < REFUSALS:
             pause = min(2.0**turn, LONGEST_PAUSE)
             get_run_logger().warning("%s: %s; another worker may take it in %.0f seconds", run.name, why, pause)
-            self.stopped.wait(pause)
+            if self.stopped.wait(pause):
+                break
             run, turn = self._run_once(flow, pool, parameters, f"{key}-{turn}"), turn + 1
         return run
 
