@@ -47,5 +47,26 @@ def somebody(lock: Path) -> bool:
     return _holder(lock).exists()
 
 
+@contextmanager
+def after_others(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock file as soon as no other process does, however long that takes: one that lives comes to an end.
+
+    Args:
+        lock: the file; its folder is made.
+        what: what is to be done, for the line that says so if there is another.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        print(f"{what} is at work here in a run that was given up: waiting for its end", flush=True)
+        file.acquire()
+    try:
+        yield
+    finally:
+        file.release()
+
+
 def _holder(lock: Path) -> Path:
     return lock.with_suffix(".txt")

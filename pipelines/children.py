@@ -2,46 +2,47 @@
 
 import logging
 import math
+import os
 import platform
 import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-    LogFilter,
-    LogFilterFlowRunId,
-    LogFilterLevel,
-)
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterLevel
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
+from pipelines.flows import unfinished
 from pipelines.stage import NOT_HERE_STATE
 
 POLL_SECONDS = 0.25
 STRAY_SECONDS = 60.0
 """For a run to end that is being cancelled; its worker takes 30 seconds at most, and may be gone."""
-PENDING_SECONDS = 120.0
-"""For a run that a worker has taken to begin; a lost one has sent no heartbeat yet, so nobody else gives it up."""
 REFUSALS = 20
 """By workers that can't run a stage, after which it has failed: with the pauses between them, more than an hour."""
 LONGEST_PAUSE = 300.0
 QUEUE = "clones"
 """The work queue of the stages that need a clone of a worker's own. Workers that share a workspace leave it alone."""
-UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+SILENT = "REPRODUCE_SILENT_SECONDS"
+"""The variable that says, in tests, how long a run at work may be silent; it sends a heartbeat every 30 seconds."""
+SILENT_SECONDS = float(os.environ.get(SILENT, "75"))
+PATIENCE = {StateType.PENDING: 120.0, StateType.RUNNING: SILENT_SECONDS, StateType.CANCELLING: SILENT_SECONDS}
+"""Seconds of silence after which a run's worker is taken for lost; one that waits for a worker has all the time."""
+LISTEN_SECONDS = 5.0
+"""Between two looks for heartbeats."""
+AWAY_SECONDS = 10.0
+"""Without an answer, after which the server, or this machine, counts as having been away: nobody could be heard."""
 
 
 def tag(workspace: str) -> str:
@@ -114,12 +115,8 @@ class Children:
 
     def cancel_strays(self) -> int:
         """Cancel the runs that another flow, now dead, has left in this workspace, and wait for their end; how many."""
-        wanted = FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[self._tag]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)),
-        )
         with get_client(sync_client=True) as client:
-            strays = [run.id for run in client.read_flow_runs(flow_run_filter=wanted)]
+            strays = [run.id for run in client.read_flow_runs(flow_run_filter=unfinished(self._tag))]
             _cancel(client, strays)
         for stray in strays:
             self._ended(stray, patience=STRAY_SECONDS)
@@ -127,27 +124,53 @@ class Children:
 
     def _ended(self, run: UUID, patience: float = math.inf) -> FlowRun:
         given_up = time.monotonic() + patience
+        silence = _Silence(run)
         while True:
             try:
                 with get_client(sync_client=True) as client:
                     while True:
                         found = client.read_flow_run(run)
-                        if found.state is not None and found.state.is_final():
+                        state = found.state
+                        assert state is not None
+                        if state.is_final():
                             return found
-                        if _lost(found) or time.monotonic() > given_up:
-                            lost: State[Any] = Crashed(message="its worker is lost")
-                            client.set_flow_run_state(run, lost, force=True)
+                        if silence.lasts(client, state) or time.monotonic() > given_up:
+                            lost: State[Any] = Crashed(message="nothing is heard of it: its worker or machine is lost")
+                            client.set_flow_run_state(run, lost, force=state.is_cancelling())
                         time.sleep(POLL_SECONDS)
             except httpx.HTTPError:  # the server is away; the stage goes on without it
                 time.sleep(POLL_SECONDS)
 
 
-def _lost(run: FlowRun) -> bool:
-    """Whether a worker has taken a run and not begun it in time."""
-    state = run.state
-    if state is None or not state.is_pending():
-        return False
-    return (datetime.now(UTC) - state.timestamp).total_seconds() > PENDING_SECONDS
+class _Silence:
+    """How long nothing has been heard of a run, by the clock of who listens, while the server answered."""
+
+    def __init__(self, run: UUID) -> None:
+        self._run = run
+        self._heartbeat: UUID | None = None
+        self._sign: tuple[UUID, UUID | None] | None = None
+        self._since = self._answered = self._listened = -math.inf
+
+    def lasts(self, client: SyncPrefectClient, state: "State[Any]") -> bool:
+        """Whether a run has been silent for too long; to be asked whenever the server has answered."""
+        now = time.monotonic()
+        if now - self._listened > LISTEN_SECONDS:
+            self._heartbeat, self._listened = _last_heartbeat(client, self._run), now
+        away, self._answered = now - self._answered > AWAY_SECONDS, now
+        if away or (state.id, self._heartbeat) != self._sign:
+            self._sign, self._since = (state.id, self._heartbeat), now
+        return now - self._since > PATIENCE.get(state.type, math.inf)
+
+
+def _last_heartbeat(client: SyncPrefectClient, run: UUID) -> UUID | None:
+    wanted = EventFilter(
+        # whatever the clocks of other machines say
+        occurred=EventOccurredFilter(until=datetime.now(UTC) + timedelta(days=1)),
+        event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+        resource=EventResourceFilter(id=[f"prefect.flow-run.{run}"]),
+    )
+    found = client.read_events(wanted, limit=1).events
+    return found[0].id if found else None
 
 
 def _refusal(run: FlowRun) -> str | None:

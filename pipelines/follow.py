@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Protocol
@@ -14,6 +15,8 @@ PROGRESS_SECONDS = 10.0
 """Between two reports of a progress bar, which writes many times a second."""
 GRACE_SECONDS = 15.0
 """For an interrupted command to keep its work and end."""
+LAST_LINES = 30
+"""Of what a process says, kept for whoever asks why it failed."""
 
 
 class Started(Protocol):
@@ -26,8 +29,8 @@ class Started(Protocol):
         """Its exit code, at its end; less than zero for a signal."""
 
 
-def follow(process: Started, say: Callable[[str], None]) -> int:
-    """Await a process's end; its exit code.
+def follow(process: Started, say: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Await a process's end; its exit code, and its last lines.
 
     If this call is interrupted in any way, the process's group is interrupted as Ctrl-C does, and killed if it doesn't
     end in time; nothing that it started is left.
@@ -37,7 +40,13 @@ def follow(process: Started, say: Callable[[str], None]) -> int:
         say: gets each line of its output, and now and then where a progress bar is.
     """
     assert process.stdout is not None
-    reader = threading.Thread(target=_tell, args=(process.stdout, say), daemon=True)
+    last = deque[str](maxlen=LAST_LINES)
+
+    def tell(line: str) -> None:
+        last.append(line)
+        say(line)
+
+    reader = threading.Thread(target=_tell, args=(process.stdout, tell), daemon=True)
     reader.start()
     try:
         code = process.wait()
@@ -46,7 +55,7 @@ def follow(process: Started, say: Callable[[str], None]) -> int:
         raise
     finally:
         reader.join(timeout=5)
-    return code
+    return code, list(last)
 
 
 def _stop(process: Started) -> None:

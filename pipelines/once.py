@@ -15,17 +15,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.stage.exceptions import StageCmdFailedError
 
-from pipelines.alone import LOCK, NOT_HERE, alone
+from pipelines.alone import LOCK, NOT_HERE, after_others, alone
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
 from softmask.errors import InputError, Unavailable
 from stages.component import MAY_PASS, MISTAKE, run_command
 from stages.parent import die_with_parent
+
+STAGES = Path(".dvc/tmp/stages")
 
 
 def main(stage: str, parent: int, revision: str | None = None) -> None:
@@ -39,7 +42,8 @@ def main(stage: str, parent: int, revision: str | None = None) -> None:
     die_with_parent(parent)
     if revision is None:
         workspace = Workspace(Path.cwd())
-        _reproduce(workspace, stage, workspace.frozen(stage))
+        with after_others(STAGES / f"{quote(stage, safe='@')}.lock", stage):
+            _reproduce(workspace, stage, workspace.frozen(stage))
         return
     with _clone(stage, revision) as (workspace, shared):
         shared.fetch_runs()

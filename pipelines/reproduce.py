@@ -16,11 +16,13 @@ from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task, exponential_backoff
 
-from pipelines.alone import LOCK, alone
+from pipelines.alone import LOCK
 from pipelines.children import Children
+from pipelines.flows import MayPass, StageFailed, only_flow, told
 from pipelines.resources import Stopped, check_limits, occupied
 from pipelines.shared import Shared
 from pipelines.stage import MAY_PASS_STATE
@@ -31,6 +33,7 @@ from stages.params.orchestration import OrchestrationParams, Resources
 
 P = ParamSpec("P")
 R = TypeVar("R")
+NOT_RUN = "not run, for want of inputs"
 MOST_STAGES = 1000
 """Stages that can wait at the same time, each in a thread."""
 _THREADS: Any = ThreadPoolTaskRunner(max_workers=MOST_STAGES)
@@ -48,14 +51,6 @@ class Outcome(StrEnum):
     RAN = "ran"
     RESTORED = "taken from the run cache"
     UNCHANGED = "unchanged"
-
-
-class MayPass(Exception):
-    """A try failed for want of something that may be there later: a worker, a GPU's memory, the network."""
-
-
-class StageFailed(Exception):
-    """A stage failed in a way that no second try would mend."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,8 @@ class Conductor:
 
 
 @flow(name="reproduce", task_runner=_THREADS, persist_result=False)
-def reproduce(targets: list[str] | None = None, workspace: str = ".", distributed: bool = False) -> None:
+@told
+def reproduce(targets: list[str] | None = None, workspace: str = ".", distributed: bool = False) -> State[None]:
     """Bring the pipeline up to date, as `dvc repro TARGETS` does, with independent stages at the same time.
 
     Each stage is a run of the deployment `stage/cpu` or `stage/gpu`, in the pool of that name. When all is done,
@@ -119,7 +115,7 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
     root = Path(workspace).resolve()
     logger = get_run_logger()
     # DVC names stages as they are called from its folder
-    with chdir(root), alone(LOCK, f"flow run {flow_run.get_name()!r}", "Wait for it, or cancel it; then run again"):
+    with chdir(root), only_flow(LOCK):
         params = Params.read({}, root / PARAMS_FILE).orchestration
         opened = Workspace(root)
         shared = Shared(opened) if distributed else None
@@ -144,6 +140,7 @@ def reproduce(targets: list[str] | None = None, workspace: str = ".", distribute
         finally:
             opened.arrange_lock(before, [step.name for step in plan])
         _report(states)
+    return Completed()
 
 
 def _run(conductor: Conductor, plan: Sequence[Step]) -> dict[str, State[Outcome]]:
@@ -215,7 +212,7 @@ def _judge(stage: str, run: FlowRun) -> None:
         raise Stopped(f"{stage} was cancelled")
     if state.is_crashed() or state.name == MAY_PASS_STATE:
         raise MayPass(f"{stage}: {state.message}")
-    raise StageFailed(f"{stage}: {state.message} (run {run.name}, {run.id})")
+    raise StageFailed(f"{stage}: {state.message}; all that it said: prefect flow-run logs {run.id}")
 
 
 def _report(states: Mapping[str, "State[Outcome]"]) -> None:
@@ -224,20 +221,23 @@ def _report(states: Mapping[str, "State[Outcome]"]) -> None:
     Raises:
         StageFailed: not all of them are up to date.
     """
-    ends = {name: _end(state) for name, state in states.items()}
+    ends = {name: _end(state).removeprefix(f"{name}: ") for name, state in states.items()}
     create_table_artifact(
         table=[{"stage": name, "outcome": end} for name, end in ends.items()],
         key="reproduce",
         description=f"What became of the stages in {flow_run.get_name()}",
     )
-    failed = {name: end for name, end in ends.items() if end not in set(Outcome)}
+    failed = [f"{name}: {end}" for name, end in ends.items() if end not in {*Outcome, NOT_RUN}]
+    if waiting := [name for name, end in ends.items() if end == NOT_RUN]:
+        failed.append(f"{NOT_RUN}: {', '.join(waiting)}")
     if failed:
-        raise StageFailed("; ".join(f"{name}: {end}" for name, end in failed.items()))
+        raise StageFailed("\n".join(failed))
 
 
 def _end(state: "State[Outcome]") -> str:
     if state.is_completed():
         return str(state.result())
     if state.name == "NotReady":
-        return "not run, for want of its inputs"
-    return str(state.message)
+        return NOT_RUN
+    error = state.result(raise_on_failure=False)
+    return str(error if isinstance(error, Exception) else state.message)

@@ -6,6 +6,7 @@ and for each promotion tags on that branch; its working tree and its own branche
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -14,17 +15,16 @@ from pathlib import Path
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
-from pipelines.alone import alone
 from pipelines.attested import attested
 from pipelines.checkout import PLACE, Checkout, branch, read, tip
 from pipelines.children import Children
+from pipelines.flows import only_flow, told
 from pipelines.registry import Version, champion, promote, was_in_use
 from pipelines.reproduce import attempted, on_a_worker, reproduce
 from pipelines.resources import check_limits
-from softmask.errors import InputError
+from softmask.errors import InputError, Unavailable
 from stages.component import PARAMS_FILE, StageParams
 from stages.files import read_json, write_json
 from stages.params.orchestration import OrchestrationParams
@@ -56,7 +56,7 @@ class Outcome(StrEnum):
 
     FIRST = "there was no champion: this is the first"
     NOTHING_NEW = "no new documents: nothing was trained"
-    TRIED = "these documents were tried before: the champion stays"
+    TRIED = "these documents were tried before, in the same way: the champion stays"
     PROMOTED = "the candidate is better: it is the champion now"
     KEPT = "the candidate is not better: the champion stays"
 
@@ -72,23 +72,35 @@ class Report(Record):
     decision: Decision | None
     """None for the first champion, which there was nothing to compare with."""
 
+    @property
+    def documents(self) -> str:
+        """Name of the folder of new documents."""
+        assert self.snapshot is not None
+        return f"{self.champion}-{self.snapshot.documents_md5[:12]}"
+
 
 @flow(name="retrain", persist_result=False)
+@told
 def retrain(workspace: str = ".") -> State[None]:
     """Train on what is new, by code and params of the last commit, and put the model into use if it is better.
 
-    Without a champion the last commit's model becomes it. Without new documents the run ends at once.
+    Without a champion the last commit's model becomes it. Without new documents the run ends at once. While another is
+    at work in the repository, a slow night's say, it is cancelled.
 
     Args:
         workspace: folder of the repository, whose `retrain` in params.yaml says what is done.
 
     Raises:
         InputError: params, the registry or the data are wrong.
-        Unavailable: another `retrain` is at work in the repository.
         StageFailed: a stage, the snapshot or the gate failed.
     """
     home = Path(workspace).resolve()
-    with alone(home / LOCK, f"flow run {flow_run.get_name()!r}", "Wait for it, or cancel it; then run again"):
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_flow(home / LOCK))
+        except Unavailable as other:
+            cancelled: State[None] = Cancelled(message=str(other))
+            return cancelled
         children = Children(str(home / PLACE / "candidate"), None)
         children.cancel_strays()  # before the folder that they work in is made anew
         try:
@@ -137,13 +149,15 @@ class Retrain:
         current.fetch(["corpus", TOKENIZER, "tokens", self.stage])
         taken = self.home / PLACE / "snapshot"
         snapshot = self._snapshot(current, taken)
+        found = self._report(old, snapshot)
         if not snapshot.accepted.documents:
-            return self._tell(Outcome.NOTHING_NEW, old, None, self._report(old, snapshot), taken)
-        name = f"{old.name}-{snapshot.documents_md5[:12]}"
+            return self._tell(Outcome.NOTHING_NEW, old, None, found, taken)
+        # another recipe may do better with the same documents
+        name = f"{found.documents}-{self.candidate.revision[:12]}"
         outcome = Outcome.TRIED
         commit = tip(self.home, name)
         if commit is None:
-            self._train(current, taken, name)
+            self._train(current, taken, found.documents)
             commit = self._save(name, self._report(old, snapshot, self._decide(current)), taken)
             outcome = Outcome.KEPT
         report = Report.model_validate_json(read(self.home, commit, REPORT))
@@ -212,7 +226,7 @@ class Retrain:
         files = [str(REPORT)]
         if taken is not None:
             shutil.copy(taken / QUARANTINE.name, root / QUARANTINE)
-            files += [str(QUARANTINE), f"{SNAPSHOTS / name}.dvc"]
+            files += [str(QUARANTINE), f"{SNAPSHOTS / report.documents}.dvc"]
         return self.candidate.save(name, files, f"retrain: {name}")
 
     def _tell(self, outcome: Outcome, now: Version, name: str | None, report: Report, taken: Path | None) -> Outcome:

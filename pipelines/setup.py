@@ -10,18 +10,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import psutil
 import typer
 from prefect import get_client
-from prefect.automations import Automation, EventTrigger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import DeploymentSchedule, StateType
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import Posture
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.workers.process import ProcessWorker
 
 from pipelines.resources import NAMES, limit
@@ -30,9 +27,8 @@ from stages.component import run_command
 
 POOLS = ("flows", "cpu", "gpu")
 """`flows` for the flows that start others, so that these never hold what the others wait for."""
-SILENT_SECONDS = 75
-"""A run that has sent no heartbeat for so long is taken for lost; runs send one every 30 seconds (prefect.yaml)."""
-ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+AUTOMATION = "Give up runs that have fallen silent"
+"""Of earlier versions, for which a run was lost after a time in which the server itself was away. It is removed."""
 
 
 def of_machine() -> dict[str, int]:
@@ -48,7 +44,7 @@ def _gpus() -> int:
 
 
 def set_up(given: Mapping[str, int]) -> None:
-    """Pools, limits, deployments, and the automation that gives up lost runs.
+    """Pools, limits and deployments.
 
     Args:
         given: limits that a person asks for.
@@ -65,7 +61,8 @@ def set_up(given: Mapping[str, int]) -> None:
             wanted = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
             client.create_work_pool(wanted, overwrite=True)
         _set_limits(client, given)
-        _give_up_lost_runs()
+        for automation in client.read_automations_by_name(AUTOMATION):
+            client.delete_automation(automation.id)
         before = {deployment.id: deployment.schedules for deployment in client.read_deployments()}
         _deploy()
         for deployment, schedules in before.items():
@@ -101,28 +98,6 @@ def _set_limits(client: SyncPrefectClient, given: Mapping[str, int]) -> None:
         elif there != wanted:
             change = f"python -m pipelines.setup --{name} {wanted} changes it"
             typer.echo(f"the limit of {name} stays {there}, as it was set; this machine has {wanted}: {change}")
-
-
-def _give_up_lost_runs() -> None:
-    """Call a run crashed whose machine went away without a word: whoever awaits it starts it again elsewhere."""
-    name = "Give up runs that have fallen silent"
-    trigger = EventTrigger(
-        posture=Posture.Proactive,
-        match={"prefect.resource.id": ["prefect.flow-run.*"]},
-        after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ENDS)},
-        for_each={"prefect.resource.id"},
-        threshold=1,
-        within=SILENT_SECONDS,
-    )
-    action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: its worker or machine is lost")
-    wanted = Automation(name=name, trigger=trigger, actions=[action])
-    try:
-        found: Any = Automation.read(name=name)
-        assert found.id is not None
-    except ValueError:
-        created: Any = wanted.create()
-        assert created.id is not None
 
 
 def main(

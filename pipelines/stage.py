@@ -6,6 +6,7 @@ Deployed once for each pool; `reproduce` and `retrain` start them.
 import os
 import platform
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -22,6 +23,8 @@ MAY_PASS_STATE = "MayPass"
 """Name of the state of a stage that failed for want of something that may be there later."""
 NOT_HERE_STATE = "NotHere"
 """Name of the state of a stage that was not even begun, since its worker is in no folder for it."""
+SHOWN = 3
+"""Lines of a command that failed and named no error."""
 
 
 @flow(name="stage", flow_run_name="{name}", persist_result=False)
@@ -41,7 +44,7 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
     if revision is None and not somebody(Path(workspace) / LOCK):
         return _not_here(f"no flow is at work in a {workspace} there")
     arguments = [name, str(os.getpid()), *([] if revision is None else [revision])]
-    return _end(name, follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
+    return _end(*follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
 
 
 @flow(name="command", flow_run_name="{name}", persist_result=False)
@@ -58,17 +61,24 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
     if not Path(workspace).is_dir():
         return _not_here(f"there is no {workspace} there")
     line = [str(os.getpid()), f"stages.{name}", *arguments]
-    return _end(name, follow(start("stages.parent", line, Path(workspace)), logger.info))
+    return _end(*follow(start("stages.parent", line, Path(workspace)), logger.info))
 
 
-def _end(name: str, code: int) -> State[None]:
+def _end(code: int, last: Sequence[str]) -> State[None]:
     if code == 0:
         return Completed()
     if code == NOT_HERE:
         return _not_here("the reason is in the log of this run")
+    message = f"{_own_words(last)} (exit code {code})"
     if code == MAY_PASS or code >= 128:  # lack of something, or killed, for want of memory say
-        return Failed(name=MAY_PASS_STATE, message=f"{name} ended with exit code {code}; it may be tried again")
-    return Failed(message=f"{name} failed with exit code {code}; its own message is in the log of this run")
+        return Failed(name=MAY_PASS_STATE, message=message)
+    return Failed(message=message)
+
+
+def _own_words(last: Sequence[str]) -> str:
+    """Of a command's last lines those that say why it failed: its error with what follows, or just the last."""
+    errors = [number for number, line in enumerate(last) if line.startswith("error: ")]
+    return "\n".join(last[errors[-1] :] if errors else last[-SHOWN:])
 
 
 def _not_here(why: str) -> State[None]:

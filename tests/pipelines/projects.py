@@ -1,5 +1,6 @@
 """Small DVC projects, and flow runs over them on a real server with real workers."""
 
+import json
 import os
 import subprocess
 import time
@@ -12,7 +13,15 @@ from uuid import UUID
 import psutil
 import yaml
 from prefect import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling
 
@@ -32,6 +41,15 @@ def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None, l
         assert time.monotonic() < deadline, f"waited for {what}"
         time.sleep(0.05)
     return value
+
+
+def logged(runs: Sequence[UUID]) -> str:
+    """The log of flow runs and their tasks on the server, which gives 200 lines at once."""
+    wanted, lines = LogFilter(flow_run_id=LogFilterFlowRunId(any_=list(runs))), list[str]()
+    with get_client(sync_client=True) as client:
+        while more := client.read_logs(wanted, limit=200, offset=len(lines)):
+            lines += [log.message for log in more]
+    return "\n".join(lines)
 
 
 def above(process: psutil.Process, module: str) -> psutil.Process:
@@ -102,15 +120,16 @@ class Project:
         with get_client(sync_client=True) as client:
             return client.read_flow_runs(flow_run_filter=wanted)
 
-    def process(self) -> psutil.Process | None:
-        """The process that brings a stage up to date, `pipelines.once`, if one is at work: it leads a session."""
+    def processes(self) -> list[psutil.Process]:
+        """The processes that bring a stage up to date, `pipelines.once`: each leads a session."""
+        found = []
         for process in psutil.process_iter():
             try:
                 if Path(process.cwd()) == self.root and os.getsid(process.pid) == process.pid:
-                    return process
+                    found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-        return None
+        return found
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,24 @@ class Flow:
 
         state: State[Any] = until(last, "the end of the flow", limit=limit)
         return state
+
+    def log(self) -> str:
+        """All that it logged, its tasks included; its last lines reach the server after its final state."""
+
+        def whole() -> str | None:
+            log = logged([self.id])
+            return log if "Finished in state" in log.rpartition("\n")[2] else None
+
+        log: str = until(whole, "the end of the log")
+        return log
+
+    def table(self, key: str) -> list[dict[str, str]]:
+        """A table that it left."""
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self.id]), key=ArtifactFilterKey(any_=[key]))
+        with get_client(sync_client=True) as client:
+            (artifact,) = client.read_artifacts(artifact_filter=wanted)
+        rows: list[dict[str, str]] = json.loads(str(artifact.data))
+        return rows
 
     def cancel(self) -> None:
         """As the server's page does."""

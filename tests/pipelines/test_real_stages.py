@@ -6,18 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import UUID
 
 import psutil
 import pytest
-from prefect import get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from pipelines.serve import HOST, environment, serving, worker
 from tests.pipeline.clones import Clone
 from tests.pipelines.conftest import LIMITS, free_port
-from tests.pipelines.projects import Flow, Project, above, until
+from tests.pipelines.projects import Flow, Project, above, logged, until
 
 pytestmark = pytest.mark.slow
 
@@ -69,16 +66,7 @@ def in_training(clone: Clone, flow: Flow) -> psutil.Process:
 
 def await_resume(project: Project) -> None:
     """Wait for the line that says so: a run's last lines reach the server after its final state."""
-    until(lambda: RESUMED.search(said([run.id for run in project.runs()])), "a stage that goes on from a checkpoint")
-
-
-def said(runs: list[UUID]) -> str:
-    """The log of flow runs on the server, which gives 200 lines at once."""
-    wanted, lines = LogFilter(flow_run_id=LogFilterFlowRunId(any_=runs)), list[str]()
-    with get_client(sync_client=True) as client:
-        while more := client.read_logs(wanted, limit=200, offset=len(lines)):
-            lines += [log.message for log in more]
-    return "\n".join(lines)
+    until(lambda: RESUMED.search(logged([run.id for run in project.runs()])), "a stage that goes on from a checkpoint")
 
 
 def assert_same(clone: Clone, undisturbed: Clone) -> None:

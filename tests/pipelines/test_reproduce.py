@@ -1,5 +1,7 @@
 """The flow `reproduce` on a real server with real workers: the same as `dvc repro`, side by side, and not lost."""
 
+import os
+import time
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,14 @@ import psutil
 import pytest
 import yaml
 from prefect import get_client
+from prefect.automations import Automation, DoNothing, EventTrigger, Posture
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Crashed, Running
 
-from pipelines.children import Children
+from pipelines.children import SILENT, Children
 from pipelines.serve import HOST, environment, server, serving
+from pipelines.setup import AUTOMATION
 from pipelines.workspace import Workspace
 from tests.pipelines.conftest import LIMITS, checkout, free_port
 from tests.pipelines.projects import Flow, Project, above, until
@@ -41,9 +47,8 @@ GATE = {"cmd": "echo begun >> begun; until [ -e go ]; do sleep 0.05; done; echo 
 
 def begun(project: Project, flow: Flow) -> psutil.Process:
     """The process of the gate's stage, when its command is at work."""
-    once = until(project.process, "the stage", flow)
     until(lambda: project.said("begun"), "its command", flow)
-    assert isinstance(once, psutil.Process)
+    (once,) = project.processes()
     return once
 
 
@@ -178,13 +183,26 @@ def test_a_cancelled_flow_stops_its_stages_and_dvc_repro_goes_on(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "tries"), [(2, 1), (75, 3)])
 def test_a_mistake_is_not_tried_again_and_what_may_pass_is(tmp_path: Path, code: int, tries: int) -> None:
-    stages = {"bad": {"cmd": f"echo try >> tries; exit {code}", "outs": ["bad.txt"]}, "good": timed("good", 0, [])}
+    say = "echo 'error: texts.txt, line 3: not UTF-8' && echo 'texts.txt, line 5: not UTF-8'"
+    stages = {
+        "bad": {"cmd": f"echo try >> tries; {say}; exit {code}", "outs": ["bad.txt"]},
+        "good": timed("good", 0, []),
+    }
     project = Project.of(tmp_path / "project", {**stages, "below": timed("below", 0, ["bad.txt"])})
-    state = project.reproduce()
-    assert state.is_failed() and f"exit code {code}" in str(state.message)
+    flow = project.start()
+    state = flow.end()
+    assert state.is_failed()
+    words = f"error: texts.txt, line 3: not UTF-8\ntexts.txt, line 5: not UTF-8 (exit code {code})"
+    for said in (
+        str(state.message),
+        flow.log(),
+        {row["stage"]: row["outcome"] for row in flow.table("reproduce")}["bad"],
+    ):
+        assert words in said
+    assert "Traceback" not in flow.log() and "NoneType" not in flow.log()
     assert project.said("tries") == ["try"] * tries
     assert (project.root / "good.txt").exists()
-    assert "below: not run, for want of its inputs" in str(state.message)
+    assert "not run, for want of inputs: below" in str(state.message)
 
 
 @pytest.mark.slow
@@ -202,9 +220,11 @@ def test_a_second_flow_in_the_workspace_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_runs(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", DIAMOND, default={"cpu": 1, "gpu": 3, "memory": 1})
-    state = project.reproduce()
+    flow = project.start()
+    state = flow.end()
     assert state.is_failed()
-    assert "top asks for gpu: 3, and there are 2" in str(state.message)
+    assert str(state.message).startswith("params.yaml: orchestration: top asks for gpu: 3, and there are 2")
+    assert "Traceback" not in flow.log()
     assert project.runs() == []
 
 
@@ -217,33 +237,64 @@ def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: 
     coordinator.kill()
     coordinator.wait()
     assert once.is_running()
+    until(lambda: flow.run().state_name == "Crashed", "what its worker says of it")
+    unreported: State[Any] = Running()  # as if the worker were gone too
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow.id, unreported, force=True)
     again = project.start()
     psutil.wait_procs([once], timeout=30)
     assert not once.is_running()
     (project.root / "go").touch()
     assert again.end().is_completed()
+    assert flow.run().state_name == "Crashed"
     assert sorted(str(run.state_name) for run in project.runs()) == ["Cancelled", "Completed"]
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_and_comes_back_loses_no_stage(tmp_path: Path, code_for_all: None) -> None:
+def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stage(
+    tmp_path: Path, code_for_all: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SILENT, "30")
     home, port = checkout(tmp_path / "server"), free_port()
     env = environment(home, port)
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: home / ".prefect"}
-    project = Project.of(tmp_path / "project", {"gate": GATE, "below": timed("below", 0, ["gate.txt"])})
+    long = {"cmd": GATE["cmd"].replace("go", "return").replace("gate", "long"), "outs": ["long.txt"]}
+    stages = {"gate": GATE, "long": long, "below": timed("below", 0, ["gate.txt", "long.txt"])}
+    project = Project.of(tmp_path / "project", stages)
     with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}), temporary_settings(settings):
         flow = project.start()
-        begun(project, flow)
+        until(lambda: len(project.said("begun")) == 2, "both stages", flow)
         alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
         (first,) = (child for child in alive if str(port) in child.cmdline())
         first.kill()
         first.wait()
         (project.root / "go").touch()
         until((project.root / "dvc.lock").exists, "the end of the stage")
+        time.sleep(float(os.environ[SILENT]))
         with server(home, port, env):
+            time.sleep(10)  # in which it would have been given up
+            (project.root / "return").touch()
             assert flow.end().is_completed()
-    assert project.said("begun") == ["begun"]
+            assert {run.state_name for run in project.runs()} == {"Completed"}
+    assert project.said("begun") == ["begun", "begun"]
     assert [line.split()[:2] for line in project.said("times")] == [["below", "begin"], ["below", "end"]]
+
+
+@pytest.mark.slow
+def test_a_stage_that_lives_though_its_run_was_given_up_is_waited_for(tmp_path: Path) -> None:
+    project = Project.of(tmp_path / "project", {"gate": GATE})
+    flow = project.start()
+    begun(project, flow)
+    (run,) = project.runs()
+    with get_client(sync_client=True) as client:
+        lost: State[Any] = Crashed()
+        client.set_flow_run_state(run.id, lost)
+    until(lambda: len(project.processes()) == 2, "the second try", flow)
+    time.sleep(3)  # in which a try that doesn't wait ends, and the next
+    (project.root / "go").touch()
+    assert flow.end().is_completed()
+    assert project.said("begun") == ["begun"]
+    assert len(project.runs()) == 2
 
 
 @pytest.mark.slow
@@ -255,12 +306,16 @@ def test_what_runs_when_serve_is_stopped_is_interrupted_and_the_next_flow_goes_o
     project = Project.of(tmp_path / "project", {"gate": GATE})
     with temporary_settings(settings):
         with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}):
+            earlier = EventTrigger(expect={"prefect.flow-run.heartbeat"}, posture=Posture.Reactive, threshold=1)
+            Automation(name=AUTOMATION, trigger=earlier, actions=[DoNothing()]).create()
             flow = project.start()
             once = begun(project, flow)
             family = [once, *once.children(recursive=True)]
         assert not any(process.is_running() for process in family)
         (project.root / "go").touch()
         with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}):
+            with get_client(sync_client=True) as client:
+                assert client.read_automations_by_name(AUTOMATION) == []
             assert project.reproduce().is_completed()
             assert flow.run().state_name == "Crashed"
             assert sorted(str(run.state_name) for run in project.runs()) == ["Completed", "Crashed"]

@@ -12,13 +12,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
 from prefect import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -26,10 +20,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from lineage.attestation import check
 from lineage.repository import Repository
 from lineage.verify import verify
+from pipelines.alone import alone
 from pipelines.attested import ATTESTATION, CARD, PUBLIC_KEY, signing_key
 from pipelines.checkout import PLACE
 from pipelines.registry import Version, champion
-from pipelines.retrain import Outcome
+from pipelines.retrain import LOCK, Outcome
 from pipelines.serve import HOST, serving
 from tests.pipeline.clones import Clone
 from tests.pipelines.conftest import LIMITS, ROOT, free_port
@@ -94,12 +89,7 @@ def end(flow: Flow) -> str:
 
 def table(flow: Flow) -> dict[str, str]:
     """The table that it left."""
-    wanted = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[flow.id]), key=ArtifactFilterKey(any_=["retrain"])
-    )
-    with get_client(sync_client=True) as client:
-        (artifact,) = client.read_artifacts(artifact_filter=wanted)
-    return {row["what"]: row["found"] for row in json.loads(str(artifact.data))}
+    return {row["what"]: row["found"] for row in flow.table("retrain")}
 
 
 def trained(project: Project) -> int:
@@ -135,6 +125,9 @@ def test_the_first_model_is_the_champion_and_without_new_documents_nothing_is_tr
         assert_attested(project, now)
         assert branch.partition("/")[2] in project.run("dvc", "exp", "list")
         ran = trained(project)
+        with alone(project.root / LOCK, "a slow night", ""):
+            state = start(project).end()
+            assert state.is_cancelled() and "a slow night is at work here" in str(state.message), state
         again = start(project)
         assert end(again) == Outcome.NOTHING_NEW
         assert table(again)["new documents"] == "0 of 0 records, from folder"
@@ -222,8 +215,19 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not(served: Project) 
         assert run.state is not None and run.state.message == Outcome.FIRST, run.state
     first = champion(served.root)
 
-    train(served, 60)
+    train(served, 1)
     bring(served, "new.jsonl", document(1), document(100), '{"text": "cut o')
+    with untouched(served):
+        worse = start(served)
+        assert end(worse) == Outcome.KEPT, table(worse)
+        assert champion(served.root) == first
+        assert "nll" in table(worse)["reason 1"]
+        ran = trained(served)
+        again = start(served)
+        assert end(again) == Outcome.TRIED
+        assert champion(served.root) == first and trained(served) == ran + 1, "the snapshot alone"
+
+    train(served, 60)  # the same documents, to be learnt in another way
     with untouched(served):
         better = start(served)
         assert end(better) == Outcome.PROMOTED, table(better)
@@ -233,19 +237,9 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not(served: Project) 
         assert found["new documents"] == "2 of 3 records, from folder" and found["champion"] == "v0.0.2"
         assert found["new.jsonl, record 3"].startswith("not valid JSON")
         assert_record(served, now, found["branch of the candidate"])
-
-    train(served, 1)
-    bring(served, "more.jsonl", document(1000), document(2000))
-    with untouched(served):
-        worse = start(served)
-        assert end(worse) == Outcome.KEPT, table(worse)
-        assert champion(served.root) == now
-        assert table(worse)["new documents"] == "2 of 5 records, from folder" and table(worse)["dropped: known"] == "2"
-        assert "nll" in table(worse)["reason 1"]
-        ran = trained(served)
-        again = start(served)
-        assert end(again) == Outcome.TRIED
-        assert champion(served.root) == now and trained(served) == ran + 1, "the snapshot alone"
+        known = start(served)
+        assert end(known) == Outcome.NOTHING_NEW
+        assert table(known)["dropped: known"] == "2" and champion(served.root) == now
 
 
 def assert_record(project: Project, now: Version, branch: str) -> None:
