@@ -9,7 +9,9 @@ are imported beforehand. Each run reads the code of its checkout anew, and has a
 import multiprocessing
 import os
 import runpy
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,7 +19,9 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
+from prefect._internal import _observation_delivery
 from prefect.runner import _starter_engine
+from prefect.utilities.services import critical_service_loop
 
 from pipelines.forked import engine
 
@@ -57,6 +61,9 @@ def main() -> None:
     forkserver.ensure_running()
     starter: Any = _starter_engine
     starter.run_process = _start  # "patch the module to override", says EngineCommandStarter
+    # a run that was at work while the server was away for 20 seconds could not be cancelled any more
+    delivery: Any = _observation_delivery
+    delivery.critical_service_loop = partial(critical_service_loop, backoff=sys.maxsize)
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 

@@ -20,7 +20,7 @@ from pipelines.serve import HOST, environment, server, serving
 from pipelines.setup import AUTOMATION
 from pipelines.workspace import Workspace
 from tests.pipelines.conftest import LIMITS, checkout, free_port
-from tests.pipelines.projects import Flow, Project, above, until
+from tests.pipelines.projects import LIMIT, Flow, Project, above, until
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -251,7 +251,7 @@ def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stage(
+def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stage_and_no_cancellation(
     tmp_path: Path, code_for_all: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SILENT, "30")
@@ -260,10 +260,11 @@ def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stag
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: home / ".prefect"}
     long = {"cmd": GATE["cmd"].replace("go", "return").replace("gate", "long"), "outs": ["long.txt"]}
     stages = {"gate": GATE, "long": long, "below": timed("below", 0, ["gate.txt", "long.txt"])}
-    project = Project.of(tmp_path / "project", stages)
-    with serving(home, port, 1, 1, {**LIMITS, "gpu": 0}), temporary_settings(settings):
-        flow = project.start()
+    project, other = Project.of(tmp_path / "project", stages), Project.of(tmp_path / "other", {"gate": GATE})
+    with serving(home, port, 1, 1, {**LIMITS, "cpu": 3, "gpu": 0}), temporary_settings(settings):
+        flow, cancelled = project.start(), other.start()
         until(lambda: len(project.said("begun")) == 2, "both stages", flow)
+        once = begun(other, cancelled)
         alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
         (first,) = (child for child in alive if str(port) in child.cmdline())
         first.kill()
@@ -272,10 +273,14 @@ def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stag
         until((project.root / "dvc.lock").exists, "the end of the stage")
         time.sleep(float(os.environ[SILENT]))
         with server(home, port, env):
-            time.sleep(10)  # in which it would have been given up
+            cancelled.cancel()
+            time.sleep(10)  # in which a stage would be given up
             (project.root / "return").touch()
             assert flow.end().is_completed()
             assert {run.state_name for run in project.runs()} == {"Completed"}
+            assert cancelled.end().is_cancelled()
+            psutil.wait_procs([once], timeout=LIMIT)
+            assert not once.is_running()
     assert project.said("begun") == ["begun", "begun"]
     assert [line.split()[:2] for line in project.said("times")] == [["below", "begin"], ["below", "end"]]
 
