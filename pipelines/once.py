@@ -79,8 +79,8 @@ def _reproduce(workspace: Workspace, stage: str, began: Mapping[str, str] | None
         workspace.reproduce(stage, began)
     except DvcException as error:
         causes = list(_causes(error))
-        said = any(isinstance(cause, StageCmdFailedError) for cause in causes)  # by the command itself
-        print("" if said else "error: ", ": ".join(map(str, causes)), sep="", file=sys.stderr, flush=True)
+        if not any(isinstance(cause, StageCmdFailedError) for cause in causes):  # which says its error itself
+            print(f"error: {': '.join(str(cause) for cause in causes)}", file=sys.stderr, flush=True)
         sys.exit(next((code for cause in causes if (code := _code(cause)) is not None), MISTAKE))
 
 

@@ -44,7 +44,7 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
     if revision is None and not somebody(Path(workspace) / LOCK):
         return _not_here(f"no flow is at work in a {workspace} there")
     arguments = [name, str(os.getpid()), *([] if revision is None else [revision])]
-    return _end(*follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
+    return ended(*follow(start("pipelines.once", arguments, Path(workspace)), logger.info))
 
 
 @flow(name="command", flow_run_name="{name}", persist_result=False)
@@ -61,10 +61,11 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
     if not Path(workspace).is_dir():
         return _not_here(f"there is no {workspace} there")
     line = [str(os.getpid()), f"stages.{name}", *arguments]
-    return _end(*follow(start("stages.parent", line, Path(workspace)), logger.info))
+    return ended(*follow(start("stages.parent", line, Path(workspace)), logger.info))
 
 
-def _end(code: int, last: Sequence[str]) -> State[None]:
+def ended(code: int, last: Sequence[str]) -> State[None]:
+    """The last state of a run whose process has ended, by its exit code and its last lines."""
     if code == 0:
         return Completed()
     if code == NOT_HERE:
@@ -78,7 +79,7 @@ def _end(code: int, last: Sequence[str]) -> State[None]:
 def _own_words(last: Sequence[str]) -> str:
     """Of a command's last lines those that say why it failed: its error with what follows, or just the last."""
     errors = [number for number, line in enumerate(last) if line.startswith("error: ")]
-    return "\n".join(last[errors[-1] :] if errors else last[-SHOWN:])
+    return "\n".join(last[errors[-1] :] if errors else last[-SHOWN:]) or "it said nothing"
 
 
 def _not_here(why: str) -> State[None]:
