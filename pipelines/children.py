@@ -23,8 +23,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
-from pipelines.flows import unfinished
-from pipelines.stage import NOT_HERE_STATE
+from pipelines.flows import NOT_HERE_STATE, unfinished
 
 POLL_SECONDS = 0.25
 STRAY_SECONDS = 60.0

@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import State, StateType
-from prefect.exceptions import FailedRun
+from prefect.exceptions import CancelledRun, FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Crashed, Failed
 
@@ -26,6 +26,12 @@ from softmask.errors import InputError
 
 P = ParamSpec("P")
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+
+
+MAY_PASS_STATE = "MayPass"
+"""Name of the state of a stage that failed for want of something that may be there later."""
+NOT_HERE_STATE = "NotHere"
+"""Name of the state of a stage that was not even begun, since its worker is in no folder for it."""
 
 
 class MayPass(Exception):
@@ -41,15 +47,17 @@ PLAIN = (InputError, StageFailed, MayPass, FailedRun)
 
 
 class _Plain(logging.Filter):
-    """Prefect adds a traceback to what a task's last try raised."""
+    """Prefect adds a traceback to what a task's last try raised, and one of its own to a state that a flow returned."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], PLAIN):
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, PLAIN):
             record.exc_info = None
-        return True
+        return not isinstance(error, FailedRun | CancelledRun)
 
 
-logging.getLogger("prefect.task_runs").addFilter(_Plain())
+for runs in ("prefect.task_runs", "prefect.flow_runs"):
+    logging.getLogger(runs).addFilter(_Plain())
 
 
 def told(work: "Callable[P, State[None]]") -> "Callable[P, State[None]]":

@@ -22,10 +22,9 @@ from prefect.tasks import Task, exponential_backoff
 
 from pipelines.alone import LOCK
 from pipelines.children import Children
-from pipelines.flows import MayPass, StageFailed, only_flow, told
+from pipelines.flows import MAY_PASS_STATE, MayPass, StageFailed, only_flow, told
 from pipelines.resources import Stopped, check_limits, occupied
 from pipelines.shared import Shared
-from pipelines.stage import MAY_PASS_STATE
 from pipelines.workspace import Step, Workspace
 from softmask.errors import Unavailable
 from stages.component import PARAMS_FILE, StageParams

@@ -14,15 +14,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from pipelines.alone import LOCK, NOT_HERE, somebody
+from pipelines.flows import MAY_PASS_STATE, NOT_HERE_STATE
 from pipelines.follow import follow
 from pipelines.forked import start
 from stages.component import MAY_PASS
 from stages.parent import die_with_parent
 
-MAY_PASS_STATE = "MayPass"
-"""Name of the state of a stage that failed for want of something that may be there later."""
-NOT_HERE_STATE = "NotHere"
-"""Name of the state of a stage that was not even begun, since its worker is in no folder for it."""
 SHOWN = 3
 """Lines of a command that failed and named no error."""
 
