@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, Log, State
 from prefect.states import Cancelling
 
 from pipelines.children import tag
@@ -43,13 +43,13 @@ def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None, l
     return value
 
 
-def logged(runs: Sequence[UUID]) -> str:
-    """The log of flow runs and their tasks on the server, which gives 200 lines at once."""
-    wanted, lines = LogFilter(flow_run_id=LogFilterFlowRunId(any_=list(runs))), list[str]()
+def logged(runs: Sequence[UUID]) -> list[Log]:
+    """What flow runs and their tasks have logged on the server, which gives 200 entries at once."""
+    wanted, entries = LogFilter(flow_run_id=LogFilterFlowRunId(any_=list(runs))), list[Log]()
     with get_client(sync_client=True) as client:
-        while more := client.read_logs(wanted, limit=200, offset=len(lines)):
-            lines += [log.message for log in more]
-    return "\n".join(lines)
+        while more := client.read_logs(wanted, limit=200, offset=len(entries)):
+            entries += more
+    return entries
 
 
 def above(process: psutil.Process, module: str) -> psutil.Process:
@@ -157,12 +157,12 @@ class Flow:
     def log(self) -> str:
         """All that it logged, its tasks included; its last lines reach the server after its final state."""
 
-        def whole() -> str | None:
-            log = logged([self.id])
-            return log if "Finished in state" in log.rpartition("\n")[2] else None
+        def ended() -> bool:
+            own = [entry.message for entry in logged([self.id]) if entry.task_run_id is None]
+            return any(message.startswith("Finished in state") for message in own)
 
-        log: str = until(whole, "the end of the log")
-        return log
+        until(ended, "the end of the log")
+        return "\n".join(entry.message for entry in logged([self.id]))
 
     def table(self, key: str) -> list[dict[str, str]]:
         """A table that it left."""

@@ -66,7 +66,11 @@ def in_training(clone: Clone, flow: Flow) -> psutil.Process:
 
 def await_resume(project: Project) -> None:
     """Wait for the line that says so: a run's last lines reach the server after its final state."""
-    until(lambda: RESUMED.search(logged([run.id for run in project.runs()])), "a stage that goes on from a checkpoint")
+
+    def resumed() -> bool:
+        return any(RESUMED.search(entry.message) for entry in logged([run.id for run in project.runs()]))
+
+    until(resumed, "a stage that goes on from a checkpoint")
 
 
 def assert_same(clone: Clone, undisturbed: Clone) -> None:
