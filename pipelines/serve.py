@@ -48,6 +48,9 @@ SETTINGS = {
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
+    # so that `prefect deployment run ... --watch` shows a flow's log, and in it why it failed
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
 }
 
 

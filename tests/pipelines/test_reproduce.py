@@ -1,6 +1,8 @@
 """The flow `reproduce` on a real server with real workers: the same as `dvc repro`, side by side, and not lost."""
 
 import os
+import subprocess
+import sys
 import time
 from contextlib import chdir
 from pathlib import Path
@@ -225,6 +227,12 @@ def test_a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_run
     assert state.is_failed()
     assert str(state.message).startswith("params.yaml: orchestration: top asks for gpu: 3, and there are 2")
     assert "Traceback" not in flow.log()
+    watch = [sys.executable, "-m", "prefect", "deployment", "run", "reproduce/local", "--watch"]
+    env = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "COLUMNS": "200"}
+    options = ["--param", f"workspace={project.root}"]
+    done = subprocess.run([*watch, *options], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "orchestration: top asks for gpu: 3, and there are 2" in done.stdout and "Traceback" not in done.stdout
     assert project.runs() == []
 
 
