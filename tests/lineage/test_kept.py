@@ -186,7 +186,8 @@ EDITS: dict[str, tuple[Callable[[Project], object], Found]] = {
     ),
     "a recorded parameter": (
         lambda p: edit(p, "dvc.lock", "limit: 50", "limit: 60"),
-        {(Fault.RECORD, None, "dvc.lock"), (Fault.PARAMETER, "prepare", "params.yaml")},
+        {(Fault.RECORD, None, "dvc.lock")}
+        | {(fault, "prepare", "params.yaml") for fault in (Fault.PARAMETER, Fault.MANIFEST)},
     ),
     "a lost output": (lambda p: (p.root / KEPT / REPORT).unlink(), {(Fault.RECORD, "report", REPORT)}),
     "a lost lock": (
