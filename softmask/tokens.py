@@ -4,7 +4,6 @@ The layout of a packed split, all files little-endian: `tokens.bin` (rows x leng
 where each document begins), `document_bytes.bin` (int64, its UTF-8 bytes), `meta.json`. Knows no tokenizer.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softmask.errors import InputError
+from softmask.plain_json import read_json
 
 Int64Array = npt.NDArray[np.int64]
 REMAKE = "Make it again: dvc repro -f tokens"
@@ -39,7 +39,7 @@ class Vocabulary:
             InputError: it is missing or damaged.
         """
         path = folder / "vocabulary.json"
-        return cls.parse(_read_json(path, "Make it again: dvc repro -f tokenizer"), path)
+        return cls.parse(_read(path, "Make it again: dvc repro -f tokenizer"), path)
 
     @classmethod
     def parse(cls, raw: Any, where: Path) -> "Vocabulary":
@@ -187,7 +187,7 @@ class PackedTokens:
 
 def _read_meta(folder: Path) -> PackedMeta:
     path = folder / "meta.json"
-    raw = _read_json(path, REMAKE)
+    raw = _read(path, REMAKE)
     try:
         vocabulary = Vocabulary.parse(raw["vocabulary"], path)
         meta = PackedMeta(**{**raw, "vocabulary": vocabulary})
@@ -203,10 +203,5 @@ def _read_meta(folder: Path) -> PackedMeta:
     return meta
 
 
-def _read_json(path: Path, todo: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), todo=todo) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=str(path), todo=todo) from None
+def _read(path: Path, todo: str) -> Any:
+    return read_json(path, missing=todo, todo=todo)

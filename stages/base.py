@@ -6,7 +6,7 @@ from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective
 from stages.checkpoint_source import checkpoint_path
 from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
+from stages.compute import copies_in_training, set_up
 from stages.files import write_json
 from stages.launch import in_processes
 from stages.mdlm_training import COSTS, Job, new_model, save, train
@@ -49,7 +49,8 @@ def train_base(context: Context[Params]) -> None:
     """Train the base from its initial values."""
     params = context.params
     device = set_up(params.compute)
-    model = new_model(params.model, PackedTokens.open(context.inputs["tokens"]), params.base.seed)
+    tokens = PackedTokens.open(context.inputs["tokens"])
+    model = new_model(params.model, tokens, params.base.seed, copies_in_training(params.compute))
     objective = BinaryObjective(model, LogLinear(params.diffusion.noise_eps), params.compute.head_chunk)
     job = Job(
         label="base",

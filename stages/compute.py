@@ -1,9 +1,12 @@
 """Sets the machine up as `compute` says, and turns training settings into transformers' arguments."""
 
 import os
+from collections.abc import Callable
 
+import psutil
 import torch
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from softmask.errors import InputError
 from stages.params.compute import ComputeParams
@@ -28,3 +31,30 @@ def set_up(compute: ComputeParams) -> torch.device:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     return torch.device(compute.device)
+
+
+def copies_in_training(compute: ComputeParams) -> int:
+    """Of the weights in main memory: on a CPU the gradient, AdamW's moments and the average or the best so far, too."""
+    return 5 if compute.device == "cpu" else 1
+
+
+def require_memory(make: Callable[[], nn.Module], copies: int, where: str) -> None:
+    """A new model in float32 fits into this machine's memory; nothing is allocated.
+
+    Args:
+        make: makes the model.
+        copies: of its weights that main memory will hold.
+        where: its section of params.yaml.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in make().parameters())
+    needed, there = 4 * copies * parameters, psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"a model of {parameters} parameters takes {needed / 2**30:.0f} GiB",
+            where=where,
+            expected=f"one for this machine's {there / 2**30:.0f} GiB of memory",
+        )

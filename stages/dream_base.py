@@ -15,7 +15,7 @@ from softmask.backbones.dream_checkpoint import CONFIG, INDEX, DreamFolder, open
 from softmask.errors import InputError
 from softmask.training.answer_objective import AnswerObjective
 from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
+from stages.compute import copies_in_training, require_memory, set_up
 from stages.dream_training import COSTS, AnswerJob, train
 from stages.files import write_json
 from stages.launch import in_processes
@@ -57,7 +57,8 @@ def train_base(context: Context[Params]) -> None:
     """Train a small Dream from fresh weights on the family's answers, all of its weights, with binary masking."""
     params = context.params
     device = set_up(params.compute)
-    model = new_dream(params.base.model, load_chat_tokenizer(context.inputs["tokenizer"]), params.base.seed)
+    tokenizer = load_chat_tokenizer(context.inputs["tokenizer"])
+    model = new_dream(params.base.model, tokenizer, params.base.seed, copies_in_training(params.compute))
     training = params.base.training
     objective = AnswerObjective(model, None, training.noise.normalisation, params.compute.head_chunk)
     job = AnswerJob(
@@ -130,9 +131,17 @@ def take(found: DreamFolder, target: Path) -> None:
     config.save_pretrained(target)
 
 
-def new_dream(params: DreamShapeParams, tokenizer: ChatTokenizer, seed: int) -> DreamModel:
-    """A freshly initialised model with the tokenizer's vocabulary, float32; the same seed gives the same weights."""
+def new_dream(params: DreamShapeParams, tokenizer: ChatTokenizer, seed: int, copies: int = 1) -> DreamModel:
+    """A freshly initialised model with the tokenizer's vocabulary, float32; the same seed gives the same weights.
+
+    Args:
+        copies: of its weights that main memory will hold, see `require_memory`.
+
+    Raises:
+        InputError: it doesn't fit into memory.
+    """
     config = shape_of(params, tokenizer.size, tokenizer.mask_token_id, tokenizer.pad_token_id)
+    require_memory(lambda: DreamModel(config), copies, "params.yaml: code.settings: base.model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DreamModel(config)

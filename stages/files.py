@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from softmask import plain_json
 from softmask.errors import InputError
 from softmask.refused import refusal
 
@@ -94,10 +95,7 @@ def read_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
             where, todo = f"{path}, line {number}", REMAKE
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise InputError(f"not valid JSON ({error})", where=where, todo=todo) from None
+            row = plain_json.parse_json(line, where, todo=todo)
             lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
             if lacking:
                 what = f"no field {', '.join(map(repr, lacking))}"
@@ -159,9 +157,4 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: the file is missing or no JSON.
     """
-    with _open(path) as file:
-        content = file.read()
-    try:
-        return json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"not valid JSON ({error})", where=str(path), todo=REMAKE) from None
+    return plain_json.read_json(path, missing=MAKE, todo=REMAKE)

@@ -1,6 +1,7 @@
 """Make the judge: a small causal language model trained on the corpus, or a pinned one of the hub, in one layout."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from softmask.training.ema import EmaCallback, averaged
 from softmask.training.resumable import ResumableTrainer
 from softmask.training.stream import TrainingStream
 from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
+from stages.compute import copies_in_training, require_memory, set_up
 from stages.files import write_json
 from stages.hashing import file_md5
 from stages.params.compute import ComputeParams
@@ -94,8 +95,10 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
         raise InputError(
             "only one row", where=str(context.inputs["tokens"]), expected="two rows of training text or more"
         )
+    make = partial(build, params, tokens.vocabulary, tokens.length)
+    require_memory(make, copies_in_training(compute), "params.yaml: judge.train")
     torch.manual_seed(params.seed)
-    objective = CausalObjective(build(params, tokens.vocabulary, tokens.length), compute.head_chunk)
+    objective = CausalObjective(make(), compute.head_chunk)
     ema = averaged(objective.model, params.training.ema_decay)
     items = params.training.steps * params.training.batch_size
     root = context.checkpoints.path / "training"

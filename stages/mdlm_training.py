@@ -18,6 +18,7 @@ from softmask.training.masking import MaskingCollator
 from softmask.training.stream import TrainingStream
 from softmask.training.trainer import MdlmTrainer, Probe
 from stages.component import Context
+from stages.compute import require_memory
 from stages.files import write_json
 from stages.params.base import Weights
 from stages.params.compute import ComputeParams
@@ -30,14 +31,22 @@ COSTS = ("updates", "forwards", "backwards", "flops", "tokens")
 """The keys of costs.json, beside the initial omegas."""
 
 
-def new_model(params: ModelParams, tokens: PackedTokens, seed: int) -> Mdlm:
-    """A freshly initialised binary model; the same seed gives the same weights."""
+def new_model(params: ModelParams, tokens: PackedTokens, seed: int, copies: int = 1) -> Mdlm:
+    """A freshly initialised binary model; the same seed gives the same weights.
+
+    Args:
+        copies: of its weights that main memory will hold, see `require_memory`.
+
+    Raises:
+        InputError: it doesn't fit into memory.
+    """
     config = MdlmConfig(
         vocab_size=tokens.vocab_size,
         mask_token_id=tokens.mask_token_id,
         length=tokens.length,
         **params.model_dump(),
     )
+    require_memory(lambda: Mdlm(config), copies, "params.yaml: model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Mdlm(config)

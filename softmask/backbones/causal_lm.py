@@ -6,15 +6,19 @@ Knows neither what they are trained on nor what they score.
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from softmask.backbones.loading import load_pretrained
 from softmask.errors import InputError
+from softmask.plain_json import read_object
+
+MOST_LAYERS = 1024
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
@@ -63,15 +67,11 @@ def load_causal_lm(folder: Path) -> PreTrainedModel:
     Raises:
         InputError: it can't be loaded, or its weights don't fit its configuration.
     """
+    _require_sizes(folder)
     try:
         loaded = load_pretrained(AutoModelForCausalLM, folder, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(
-            f"the judge can't be loaded: {first_line}",
-            where=str(folder),
-            expected="config.json of a causal language model that transformers knows, and its weights as safetensors",
-        ) from None
+    except Exception as error:  # config.json may say anything
+        raise _no_judge(error, folder) from None
     model: PreTrainedModel = loaded[0]
     report = loaded[1]
     bad = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -84,6 +84,46 @@ def load_causal_lm(folder: Path) -> PreTrainedModel:
     _check_head(model, folder)
     model.eval()
     return model
+
+
+def _require_sizes(folder: Path) -> None:
+    """What config.json describes is of the size of what is stored: transformers makes the model before it reads one.
+
+    Raises:
+        InputError: it isn't, or no model can be made of it.
+    """
+    where, expected = folder / "config.json", "the config.json of a causal language model"
+    read_object(where, expected=expected)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = int(getattr(config, "num_hidden_layers", 0))
+        described = 0
+        if layers <= MOST_LAYERS:
+            with torch.device("meta"):
+                described = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
+        stored = sum(_values(file) for file in folder.glob("*.safetensors"))
+    except Exception as error:  # config.json may say anything
+        raise _no_judge(error, folder) from None
+    if layers > MOST_LAYERS:
+        raise InputError(f"{layers} layers", where=str(where), expected=f"at most {MOST_LAYERS}")
+    if described > 2 * stored:  # tied weights may be stored once
+        raise InputError(
+            f"a model of {described} parameters, and the files hold {stored}", where=str(where), expected="theirs"
+        )
+
+
+def _values(file: Path) -> int:
+    with safe_open(file, "pt") as tensors:
+        return sum(torch.Size(tensors.get_slice(key).get_shape()).numel() for key in tensors.keys())  # noqa: SIM118
+
+
+def _no_judge(error: Exception, folder: Path) -> InputError:
+    first_line = next(iter(str(error).strip().splitlines()), repr(error))
+    return InputError(
+        f"the judge can't be loaded: {first_line}",
+        where=str(folder),
+        expected="config.json of a causal language model that transformers knows, and its weights as safetensors",
+    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

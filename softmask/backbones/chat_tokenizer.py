@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from softmask.errors import InputError
+from softmask.plain_json import read_object
 
 END_OF_TURN = "<|im_end|>"
 """ChatML's end of a message; Dream's instruct models end an answer with it and fill up with end-of-text."""
@@ -105,8 +105,9 @@ class ChatTokenizer:
                     [dict(message) for message in messages], tokenize=False, add_generation_prompt=answer
                 )
             )
-        except (TemplateError, ValueError) as error:
-            raise InputError(f"the chat template refuses the messages: {error}") from None
+        except Exception as error:  # a template may do anything that an expression of Python can
+            reason = str(error) or type(error).__name__
+            raise InputError(f"the chat template refuses the messages: {reason}") from None
 
 
 def load_chat_tokenizer(folder: Path) -> ChatTokenizer:
@@ -155,6 +156,9 @@ def chat_tokenizer(backend: PreTrainedTokenizerFast, where: Path) -> ChatTokeniz
     backend.backend_tokenizer.no_truncation()
     backend.backend_tokenizer.no_padding()
     vocabulary: dict[str, int] = backend.get_vocab()
+    for token in (backend.mask_token, backend.pad_token, backend.eos_token):
+        if str(token) not in vocabulary:
+            raise InputError(f"{str(token)!r} has no id", where=str(where), expected="every special token's id")
     ends = {vocabulary[str(token)] for token in (backend.eos_token, backend.pad_token)}
     return ChatTokenizer(
         backend=backend,
@@ -167,12 +171,13 @@ def chat_tokenizer(backend: PreTrainedTokenizerFast, where: Path) -> ChatTokeniz
 
 def _require_ids(folder: Path, found: ChatTokenizer) -> None:
     """Added tokens have the ids that tokenizer_config.json gives them."""
-    declared = json.loads((folder / CONFIG).read_bytes()).get("added_tokens_decoder") or {}
+    declared = read_object(folder / CONFIG, expected="a tokenizer's config").get("added_tokens_decoder") or {}
     vocabulary = found.backend.get_vocab()
     for number, token in declared.items():
-        if vocabulary.get(token["content"]) != int(number):
+        content = token["content"]  # transformers has read it
+        if str(vocabulary.get(content)) != number:
             raise InputError(
-                f"{token['content']} has become id {vocabulary.get(token['content'])}",
+                f"{content} has become id {vocabulary.get(content)}",
                 where=f"{folder / CONFIG}: added_tokens_decoder",
                 expected=number,
                 todo="Fetch the folder again: its files are of different versions",

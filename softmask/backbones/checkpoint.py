@@ -4,7 +4,6 @@ Nothing that a file names is ever imported or run. The module knows neither para
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from softmask.backbones.dit import Mdlm, MdlmConfig
 from softmask.errors import InputError
+from softmask.plain_json import read_object
 
 PREFIX = "backbone."
 ROTARY = "backbone.rotary_emb.inv_freq"
@@ -55,6 +55,7 @@ IGNORABLE_BUILTINS = frozenset(
 """And the types that it names; no other built-in is data."""
 
 DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+FLOAT32_MAX = torch.finfo(torch.float32).max
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Where a hub folder keeps its weights, the first that is there."""
 SIZES = {
@@ -155,7 +156,7 @@ def _read_lightning(model: Mdlm, source: Path, weights: _Weights) -> _Found:
         {**averaged, ROTARY: state[ROTARY]},
         {**labels, ROTARY: f"state_dict.{ROTARY}"},
         dict(sorted(skipped.items())),
-        {"ema": {key: value for key, value in sorted(raw["ema"].items()) if isinstance(value, int | float)}},
+        {"ema": {name: raw["ema"][name] for name in ("decay", "num_updates") if _is_number(raw["ema"].get(name))}},
     )
 
 
@@ -278,7 +279,9 @@ def _misfit(tensor: Any, shape: torch.Size) -> str | None:
     if tensor.shape != shape:
         return f"is misshapen: {list(tensor.shape)}, expected {list(shape)}"
     extremes = torch.stack(tensor.aminmax())  # NaN and infinity pass through them; isfinite() would take a copy
-    return None if bool(extremes.isfinite().all()) else "holds values that are not finite"
+    if not bool(extremes.isfinite().all()):
+        return "holds values that are not finite"
+    return None if bool(extremes.float().isfinite().all()) else "holds values beyond float32"
 
 
 def _require_order(path: Path, keys: list[str], order: list[str]) -> None:
@@ -291,6 +294,10 @@ def _require_order(path: Path, keys: list[str], order: list[str]) -> None:
             expected="the reference's order",
             todo="Use weights raw",
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < FLOAT32_MAX
 
 
 def _shadow(path: Path, raw: Mapping[str, Any], count: int) -> Sequence[Any]:
@@ -306,12 +313,7 @@ def _shadow(path: Path, raw: Mapping[str, Any], count: int) -> Sequence[Any]:
 
 
 def _require_same_sizes(path: Path, config: MdlmConfig) -> None:
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read ({error})", where=str(path), expected="the checkpoint's config") from None
-    if not isinstance(theirs, dict):
-        raise InputError(f"holds {type(theirs).__name__}", where=str(path), expected="a mapping")
+    theirs = read_object(path, expected="the checkpoint's config")
     expected = {name: getattr(config, ours) for name, ours in SIZES.items()}
     problems = [
         f"{name} is {theirs.get(name)!r}, expected {value} (the model's {SIZES[name]})"

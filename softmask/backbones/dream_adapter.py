@@ -6,6 +6,7 @@ read as well. Knows neither data nor training.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, PeftType, get_peft_model
 from peft.helpers import DoraCaching
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from softmask.backbones.dream import DreamModel
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
 from softmask.feedback_kinds import FeedbackKind, Interpolation
+from softmask.plain_json import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -116,11 +118,10 @@ def load_adapter(model: DreamModel, folder: Path) -> SoftMask | None:
         return soft_mask
     if not (folder / WEIGHTS).exists():
         raise InputError(f"there is no {WEIGHTS}", where=str(folder), expected="weights as safetensors")
-    if (kind := _read(folder / ADAPTER_CONFIG).get("peft_type")) != PeftType.LORA:
-        raise InputError(f"{kind!r}", where=f"{folder / ADAPTER_CONFIG}: peft_type", expected="LORA, with DoRA or not")
+    _require_sizes(folder)
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False, use_safetensors=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # adapter_config.json may say anything
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"the adapter can't be loaded: {reason}", where=str(folder)) from None
     assert isinstance(adapted, PeftModel)
@@ -142,9 +143,12 @@ def read_soft_mask(folder: Path) -> SoftMask | None:
             return None
         where = folder / SOFT_MASK
         soft_mask = _soft_mask(where, record, **{name: name for name in (*CHOICES, *OMEGAS)})
+        exact = record.get("raw")
         for name in OMEGAS:
-            raw = record.get("raw", {}).get(name)
+            raw = exact.get(name) if isinstance(exact, dict) else None
             if isinstance(raw, float):
+                if not math.isfinite(raw):
+                    raise InputError(f"{raw} is not finite", where=f"{where}: soft_mask.raw.{name}")
                 getattr(soft_mask, f"raw_{name}").data.fill_(raw)
         return soft_mask
     if (folder / OFFICIAL).exists():
@@ -168,12 +172,12 @@ def _soft_mask(where: Path, record: Mapping[str, Any], **names: str) -> SoftMask
         values = {ours: record[theirs] for ours, theirs in names.items()}
         numbers = {name: float(values[name]) for name in OMEGAS}
         kind, k, interpolation = FeedbackKind(values["kind"]), int(values["k"]), Interpolation(values["interpolation"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"can't be read ({error!r})", where=str(where), expected=f"{', '.join((*CHOICES, *OMEGAS))} of a soft mask"
         ) from None
     good = 0 <= numbers["omega_s"] <= 1 and numbers["omega_a"] > 0 > numbers["omega_b"] and numbers["temperature"] > 0
-    if not good or k < 1:
+    if not (good and all(map(math.isfinite, numbers.values()))) or k < 1:
         raise InputError(
             f"{numbers} with k {k} is impossible",
             where=str(where),
@@ -183,24 +187,40 @@ def _soft_mask(where: Path, record: Mapping[str, Any], **names: str) -> SoftMask
 
 
 def _read(file: Path) -> dict[str, Any]:
+    return read_object(file, expected="a JSON object")
+
+
+def _require_sizes(folder: Path) -> None:
+    """What adapter_config.json asks for is of the size of what is stored: peft makes it before it reads weights."""
+    where = folder / ADAPTER_CONFIG
+    config = _read(where)
+    if (kind := config.get("peft_type")) != PeftType.LORA:
+        raise InputError(f"{kind!r}", where=f"{where}: peft_type", expected="LORA, with DoRA or not")
+    if config.get("layer_replication"):
+        raise InputError("layers are replicated", where=f"{where}: layer_replication", expected="null")
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read ({error})", where=str(file), expected="JSON") from None
-    if not isinstance(record, dict):
-        raise InputError("holds no object", where=str(file), expected="a JSON object")
-    return record
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            ranks = {file.get_slice(key).get_shape()[0] for key in file.keys() if "lora_A" in key}  # noqa: SIM118
+    except (SafetensorError, OSError, IndexError) as error:
+        raise InputError(f"truncated or damaged ({error})", where=str(folder / WEIGHTS)) from None
+    patterns = config.get("rank_pattern") or {}
+    for rank in (config.get("r"), *(patterns.values() if isinstance(patterns, dict) else [patterns])):
+        if type(rank) is not int or rank not in ranks:
+            expected = f"a rank that is stored: {', '.join(map(str, sorted(ranks)))}"
+            raise InputError(f"the rank {rank!r}", where=f"{where}: r, rank_pattern", expected=expected)
 
 
 def _require_all(adapted: PeftModel, folder: Path) -> None:
     """peft ignores adapter weights that fit nowhere, and leaves missing ones fresh."""
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
 
     wanted = set(get_peft_model_state_dict(adapted))
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         there = set(file.keys())
     wrong = sorted(wanted ^ there)
+    wild = [name for name, weights in adapted.named_parameters() if "lora_" in name and not weights.isfinite().all()]
+    if wild:
+        raise InputError(f"{wild[0]} holds values that are not finite", where=str(folder / WEIGHTS))
     if wrong:
         raise InputError(
             f"{len(wrong)} tensors are missing or fit nowhere in this model: {', '.join(wrong[:3])}",

@@ -17,6 +17,7 @@ from transformers.activations import ACT2FN
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.backbones.loading import load_pretrained
 from softmask.errors import InputError
+from softmask.plain_json import read_object
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -25,6 +26,9 @@ SIZES = (
     *("num_key_value_heads", "max_position_embeddings"),
 )
 """Fields of config.json that must be there, and be whole numbers above 0."""
+LARGEST_SIZE = 1 << 24
+MOST = {"num_hidden_layers": 1024, "max_position_embeddings": 1 << 31}
+"""Beyond these no weights can be meant; the model's shapes are worked out before weights are looked at."""
 TOKENS = ("mask_token_id", "pad_token_id")
 """Fields that must be there, and be ids of the vocabulary."""
 NUMBERS = ("rope_theta", "rms_norm_eps")
@@ -169,19 +173,19 @@ def read_config(folder: Path) -> DreamConfig:
         InputError: it is missing or no JSON, is of another architecture, lacks a size, or its values can't be together.
     """
     path = folder / CONFIG
-    raw = _read_json(path, "the config.json of a Dream checkpoint")
+    raw = read_object(path, expected="the config.json of a Dream checkpoint")
     raw = {**raw, **_theta(path, raw)}
     for name, allowed in PLAIN.items():
         if raw.get(name) not in allowed:
             raise _wrong(path, name, raw.get(name), json.dumps(allowed[0]))
     for name in (*SIZES, *TOKENS):
-        lowest = 1 if name in SIZES else 0
-        if type(raw.get(name)) is not int or raw[name] < lowest:
-            raise _wrong(path, name, raw.get(name), f"a whole number, at least {lowest}")
+        lowest, most = int(name in SIZES), MOST.get(name, LARGEST_SIZE)
+        if type(raw.get(name)) is not int or not lowest <= raw[name] <= most:
+            raise _wrong(path, name, raw.get(name), f"a whole number from {lowest} to {most}")
     for name in (*NUMBERS, *({"initializer_range"} & raw.keys())):
-        if type(raw.get(name)) not in (int, float) or not raw[name] > 0:
+        if type(raw.get(name)) not in (int, float) or not 0 < raw[name] < float("inf"):
             raise _wrong(path, name, raw.get(name), "a number above 0")
-    if raw.get("hidden_act", "silu") not in ACT2FN:
+    if not isinstance(raw.get("hidden_act", "silu"), str) or raw.get("hidden_act", "silu") not in ACT2FN:
         raise _wrong(path, "hidden_act", raw["hidden_act"], "an activation that transformers knows, such as 'silu'")
     if type(raw.get("tie_word_embeddings", False)) is not bool:
         raise _wrong(path, "tie_word_embeddings", raw["tie_word_embeddings"], "true or false")
@@ -214,25 +218,13 @@ def _require_possible(path: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _wrong(path: Path, name: str, value: Any, expected: str) -> InputError:
-    what = "missing" if value is None else f"{json.dumps(value)} is not what this architecture has"
+    what = "missing" if value is None else f"{json.dumps(value):.80} is not what this architecture has"
     return InputError(what, where=f"{path}: {name}", expected=expected)
-
-
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), expected=expected) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read ({error})", where=str(path), expected=expected) from None
-    if not isinstance(raw, dict):
-        raise InputError(f"holds {type(raw).__name__}", where=str(path), expected=expected)
-    return raw
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Key -> name of the shard that holds it; a shard lies beside the index, whatever the index says."""
-    places = _read_json(index, "the index of sharded weights").get("weight_map")
+    places = read_object(index, expected="the index of sharded weights").get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError("it has no weight_map", where=str(index), expected="the index of sharded weights")
     for key, name in places.items():

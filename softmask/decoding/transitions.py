@@ -35,6 +35,18 @@ def times(nfe: int, final_t: float) -> Iterator[tuple[float, float]]:
         yield 1 - step * dt, dt
 
 
+def highest_unmask(sampler: Sampler, nfe: int, final_t: float, remdm: RemdmSettings) -> float:
+    """The highest probability to unmask in any of `nfe` steps.
+
+    It grows within each of the loop's phases, and as a whole for the other samplers: looked at are the steps around the
+    phases' borders, and the last ones.
+    """
+    dt = (1 - final_t) / nfe
+    borders = [round((1 - t) / dt) for t in (remdm.t_on, remdm.t_off)] + [nfe - 1]
+    steps = {step for border in borders for step in range(border - 1, border + 2) if 0 <= step < nfe}
+    return max(transition(sampler, 1 - step * dt, dt, remdm).unmask for step in steps)
+
+
 def transition(sampler: Sampler, t: float, dt: float, remdm: RemdmSettings) -> Transition:
     """The transition from t to s = t - dt under log-linear noise (alpha_t = 1 - t in sampling)."""
     if sampler is Sampler.REMDM_CAP:

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
+from typing import Protocol
 
 from pydantic import Field
 
+from softmask.backbones.passes import BACKWARD
 from stages.params.base import Weights
 from stages.params.model import SoftMaskParams
 from stages.params.section import Section, Seed
-from stages.params.training import TrainingParams
+from stages.params.training import RunParams, TrainingParams
 from stages.params.wording import NAME, PATTERNS
 
 
@@ -77,6 +79,56 @@ def name_problems(names: Sequence[str], settings: Collection[str], key: str) -> 
         yield f"names {names} has a repeated name; expected each arm once"
 
 
+class Arms(Protocol):
+    """The arms of a study."""
+
+    @property
+    def names(self) -> list[str]:
+        """Which of the settings run."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, ArmParams]:
+        """The arms by name."""
+        ...
+
+
+def budget_problems(arms: Arms, key: str, training: RunParams, backward: int) -> Iterator[str]:
+    """Which of the arms that run end within the warm-up, one line each.
+
+    Args:
+        arms: that run, and their settings.
+        key: their section, with its dot, as seen from where the lines are shown.
+        training: that all of them share.
+        backward: as in `ArmParams.steps`.
+    """
+    for name in arms.names:
+        arm = arms.settings.get(name)
+        steps = 0 if arm is None else arm.steps(training.steps, backward)
+        if arm is not None and 0 < steps < training.warmup_steps <= training.steps:
+            yield (
+                f"{key}settings.{name}.budget '{arm.budget}' makes {steps} steps, and warmup_steps is "
+                f"{training.warmup_steps}; expected at most as many"
+            )
+
+
+def guess_problems(arms: Arms, key: str, vocabulary: int | None) -> Iterator[str]:
+    """Which of the arms that run feed back more guesses than there are, one line each.
+
+    Args:
+        arms: that run, and their settings.
+        key: their section.
+        vocabulary: the model's size of it; None: not known.
+    """
+    for name in arms.names:
+        arm = arms.settings.get(name)
+        if vocabulary is not None and arm is not None and arm.soft_mask is not None and arm.soft_mask.k > vocabulary:
+            yield (
+                f"{key}.settings.{name}.soft_mask.k {arm.soft_mask.k} is more than the {vocabulary} ids of the "
+                "vocabulary; expected a few"
+            )
+
+
 class ArmTrainingParams(TrainingParams):
     """What all arms share."""
 
@@ -101,3 +153,4 @@ class ArmsParams(Section):
     def problems(self) -> Iterator[str]:
         """Values that can't be together."""
         yield from name_problems(self.names, self.settings, "arms.settings")
+        yield from budget_problems(self, "", self.training, BACKWARD)

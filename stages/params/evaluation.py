@@ -113,7 +113,7 @@ class EvaluationParams(Section):
 
     seed: Seed
     """Times and masks of the Monte Carlo estimate; shared by all arms and seeds."""
-    draws: int = Field(ge=2)
+    draws: int = Field(ge=2, le=100_000)
     """Monte Carlo draws of times and masks a row; the error is estimated from their spread."""
     batch_size: int = Field(ge=1)
     """Rows a batch."""

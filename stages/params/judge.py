@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from stages.params.model import MOST_LAYERS, size_problems
 from stages.params.section import Commit, Section, Seed
 from stages.params.training import TrainingParams
 
@@ -29,7 +30,7 @@ class TrainJudgeParams(Section):
     """Width."""
     intermediate_size: int = Field(ge=4)
     """Width inside the gated MLP."""
-    n_layers: int = Field(ge=1)
+    n_layers: int = Field(ge=1, le=MOST_LAYERS)
     """Blocks."""
     n_heads: int = Field(ge=1)
     """Attention heads."""
@@ -43,6 +44,9 @@ class TrainJudgeParams(Section):
                 f"hidden_size {self.hidden_size} with n_heads {self.n_heads} is impossible; "
                 "expected a multiple of 2 x n_heads (rotary positions turn pairs)"
             )
+        parameters = self.n_layers * self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
+        sizes = f"hidden_size {self.hidden_size} with intermediate_size {self.intermediate_size}"
+        yield from size_problems(parameters, f"{sizes} and n_layers {self.n_layers}")
 
 
 class HubJudgeParams(Section):

@@ -8,13 +8,28 @@ from pydantic import Field
 from softmask.feedback_kinds import FeedbackKind, Interpolation
 from stages.params.section import Section
 
+MOST_LAYERS = 1024
+MOST_PARAMETERS = 10**11
+"""Of a model that is made here: its training takes 20 bytes for each, on one device."""
+
+
+def size_problems(parameters: int, sizes: str) -> Iterator[str]:
+    """That a model is larger than any that can be meant.
+
+    Args:
+        parameters: of its layers, about.
+        sizes: what makes so many.
+    """
+    if parameters > MOST_PARAMETERS:
+        yield f"{sizes} makes {parameters:.1e} parameters, about; expected at most {MOST_PARAMETERS:.0e}"
+
 
 class ModelParams(Section):
     """Shape of the diffusion transformer."""
 
     hidden_size: int = Field(ge=2)
     """Width of the blocks and of the embeddings."""
-    n_blocks: int = Field(ge=1)
+    n_blocks: int = Field(ge=1, le=MOST_LAYERS)
     """Transformer blocks."""
     n_heads: int = Field(ge=1)
     """Attention heads."""
@@ -30,6 +45,8 @@ class ModelParams(Section):
                 f"hidden_size {self.hidden_size} can't be split into {self.n_heads} heads of even width; "
                 "expected a multiple of 2 x n_heads"
             )
+        parameters = self.n_blocks * self.hidden_size * 6 * (2 * self.hidden_size + self.cond_dim)
+        yield from size_problems(parameters, f"hidden_size {self.hidden_size} with n_blocks {self.n_blocks}")
 
 
 class DiffusionParams(Section):
@@ -60,7 +77,7 @@ class SoftMaskParams(Section):
     """Initial confidence threshold, in nats of negative entropy."""
     temperature: float = Field(gt=1e-5)
     """Initial temperature (full)."""
-    omega_learning_rate: float = Field(gt=0)
+    omega_learning_rate: float = Field(gt=0, le=10)
     """Learning rate of the omegas and the temperature."""
 
     def of_model(self, mode: Literal["json", "python"]) -> dict[str, Any]:

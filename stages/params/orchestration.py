@@ -31,9 +31,9 @@ class OrchestrationParams(Section):
     """Of a stage that `stages` doesn't name."""
     stages: dict[str, Resources]
     """By the name in dvc.yaml, for all instances of a matrix; and `snapshot` and `gate`, which retrains run."""
-    retries: int = Field(ge=0)
+    retries: int = Field(ge=0, le=50)
     """Further tries of a stage after what may pass: a lost worker, a full GPU, the network. A mistake isn't retried."""
-    retry_seconds: int = Field(ge=1)
+    retry_seconds: int = Field(ge=1, le=86_400)
     """Before the first retry; each later one waits twice as long."""
 
     def of(self, stage: str) -> Resources:

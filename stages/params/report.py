@@ -1,5 +1,6 @@
 """`report`: what the report shows. Nothing here changes a number."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from pydantic import Field
@@ -35,3 +36,11 @@ class ReportParams(Section):
     """Guesses shown for a position that is still masked."""
     trace_snapshots: int = Field(ge=2)
     """Steps of the denoising that are also printed as text, evenly spaced, ends included."""
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        if self.trace_snapshots > self.trace_steps:
+            yield (
+                f"trace_snapshots {self.trace_snapshots} with trace_steps {self.trace_steps} is impossible; "
+                "expected at most trace_steps"
+            )

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from softmask.decoding.kinds import RemaskFeedback, Sampler
 from softmask.feedback_kinds import FeedbackKind
-from stages.params.arms import ArmsParams
+from stages.params.arms import ArmsParams, guess_problems
 from stages.params.base import BaseParams, BaseSource
 from stages.params.code.root import CodeParams
 from stages.params.compare import CompareParams
@@ -21,7 +21,7 @@ from stages.params.report import Regime, ReportParams
 from stages.params.retrain import Metric, RetrainParams
 from stages.params.sampling import SamplingParams
 from stages.params.section import Section, Seed
-from stages.params.tokenizer import TokenizerParams
+from stages.params.tokenizer import TokenizerParams, TokenizerSource
 from stages.params.tokens import TokensParams
 from stages.params.training import RunParams
 from stages.params.wording import NAME
@@ -95,6 +95,11 @@ class RootParams(Section):
                 f"report.sampler {shown[0]!r} with report.nfe {shown[1]} is not generated; "
                 f"expected one of sampling.cells: {pairs}"
             )
+        if self.report.trace_guesses > self.sampling.trace.guesses:
+            yield (
+                f"report.trace_guesses {self.report.trace_guesses} with sampling.trace.guesses "
+                f"{self.sampling.trace.guesses} is impossible; expected at most as many as are kept"
+            )
         scratch = self.base.source is BaseSource.INITIALISE
         if scratch != (self.report.regime is Regime.SCRATCH):
             yield (
@@ -135,6 +140,9 @@ class RootParams(Section):
                 )
 
     def _check_feedback(self) -> Iterator[str]:
+        tokenizer = self.tokenizer
+        size = tokenizer.train.vocab_size if tokenizer.source is TokenizerSource.TRAIN else None
+        yield from guess_problems(self.arms, "arms", size)
         remasks = any(cell.sampler.remasks for cell in self.sampling.cells)
         for name in self.arms.names:
             soft_mask = self.arms.settings[name].soft_mask

@@ -1,16 +1,18 @@
 """`sampling`: which samples are generated, and how."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
-from softmask.decoding.transitions import RemdmSettings, times, transition
+from softmask.decoding.transitions import RemdmSettings, highest_unmask
 from softmask.feedback_kinds import OmegaSchedule
 from stages.params.section import Section, Seed
 from stages.params.wording import NAME
 
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
+"""Beyond these there is nothing left to draw, or nothing of the model."""
 ROUNDING = 1e-9
 """A probability may exceed 1 by this much."""
 
@@ -20,7 +22,7 @@ class Cell(Section):
 
     sampler: Sampler
     """The reverse process."""
-    nfe: int = Field(ge=1)
+    nfe: int = Field(ge=1, le=100_000)
     """Nominal steps."""
     eta: float | None = Field(ge=0, le=1)
     """ReMDM's eta; null for the ancestral samplers."""
@@ -40,7 +42,7 @@ class VariantParams(Section):
     """Its name in files and in the report, after the sampler's."""
     cells: list[int] = Field(min_length=1)
     """Which entries of `cells`."""
-    temperature: float = Field(gt=0)
+    temperature: Temperature
     """Of the sampling distribution, in place of sampling.temperature."""
     omega_schedule: OmegaSchedule
     """In place of sampling.omega_schedule."""
@@ -105,7 +107,7 @@ class SamplingParams(Section):
     """Samples generated at once."""
     nucleus_p: float = Field(gt=0, le=1)
     """Nucleus of the sampling distribution; feedback sees the unfiltered one."""
-    temperature: float = Field(gt=0)
+    temperature: Temperature
     """Of the sampling distribution, before the nucleus; feedback sees it at temperature 1."""
     refresh: Refresh
     """When forwards are made: on_change (paper) or always."""
@@ -140,10 +142,10 @@ class SamplingParams(Section):
                     yield f"variants has {variant.name!r} with cell {index}; expected 0 to {len(self.cells) - 1}"
         if self.trace.cell >= len(self.cells):
             yield f"trace.cell {self.trace.cell} is no entry of cells; expected 0 to {len(self.cells) - 1}"
+        if self.loop.t_off <= self.final_t and any(cell.sampler is Sampler.REMDM_LOOP for cell in self.cells):
+            yield f"loop.t_off {self.loop.t_off} with final_t {self.final_t} leaves no last phase; expected it above"
         for cell in self.cells:
-            highest = max(
-                transition(cell.sampler, t, dt, self.remdm(cell)).unmask for t, dt in times(cell.nfe, self.final_t)
-            )
+            highest = highest_unmask(cell.sampler, cell.nfe, self.final_t, self.remdm(cell))
             if highest > 1 + ROUNDING:
                 yield (
                     f"cells has sampler '{cell.sampler}' with nfe {cell.nfe} and eta {cell.eta}, which needs a "

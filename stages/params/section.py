@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from softmask.errors import InputError
+from softmask.plain_json import read_bytes
 from stages.params.wording import COMMIT, Describer, dotted, guess, shown
+from stages.params.yaml12 import LARGEST, Loader, TooDeep
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -44,11 +46,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, is no valid YAML, has a key twice, or holds no mapping.
     """
     try:
-        raw = yaml.load(path.read_bytes().decode("utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), todo="Run from the repository's root") from None
-    except OSError as error:
-        raise InputError(f"can't be read ({error.strerror})", where=str(path), expected="a file") from None
+        content = read_bytes(path, missing="Run from the repository's root")
+        if len(content) > LARGEST:
+            raise InputError(f"the file has {len(content)} bytes", where=str(path), expected=f"at most {LARGEST}")
+        raw = yaml.load(content.decode("utf-8"), Loader=Loader)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise InputError(
@@ -58,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except yaml.YAMLError as error:
         raise _no_yaml(error, path) from None
-    except RecursionError:
+    except (RecursionError, TooDeep):
         raise InputError("nested too deeply", where=str(path), expected="a mapping of sections") from None
     if raw is None:
         raise InputError("the file is empty", where=str(path), expected="a mapping of sections")
@@ -66,24 +67,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "a list" if isinstance(raw, list) else f"one value, {shown(raw)}"
         raise InputError(f"it holds {kind}", where=str(path), expected="a mapping of sections")
     return raw
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice; YAML forbids it, PyYAML silently takes the last one."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.value in lines:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is there twice, first on line {lines[key.value]}; "
-                    "expected each key once",
-                    problem_mark=key.start_mark,
-                )
-            if isinstance(key, yaml.ScalarNode):
-                lines[key.value] = key.start_mark.line + 1
-        return node
 
 
 def _no_yaml(error: yaml.YAMLError, path: Path) -> InputError:
@@ -144,12 +127,24 @@ def _foreign(value: Any, loc: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...]
             yield from _foreign(inner, (*loc, key))
             if not isinstance(key, str | int | float | bool | None):
                 yield loc, f"{'.' if loc else ''}{key}: a key that is a {type(key).__name__}; expected text"
+            elif isinstance(key, str) and (wrong := _unfit(key)):
+                yield loc, f": the key {shown(key)} {wrong}"
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _foreign(inner, (*loc, number))
-    elif not isinstance(value, str | int | float | bool | None):
+    elif isinstance(value, str):
+        if wrong := _unfit(value):
+            yield loc, f": {shown(value)} {wrong}"
+    elif not isinstance(value, int | float | bool | None):
         kind = type(value).__name__
         yield (
             loc,
             f": {value} is a {kind}; expected a number, true, false, null or text. Put it in quotes if it is text",
         )
+
+
+def _unfit(text: str) -> str | None:
+    """What is wrong with a text that can be no name and no path."""
+    if "\0" in text:
+        return "has NUL; expected text"
+    return None if text.isascii() or text.encode("utf-8", "ignore").decode() == text else "is no Unicode; expected text"

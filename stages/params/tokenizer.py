@@ -24,6 +24,7 @@ class TokenizerKind(StrEnum):
 
 BYTES_AND_END = 257
 """Smallest BPE vocabulary: 256 bytes and end-of-text."""
+MOST_IDS = 1 << 20
 
 
 class TrainTokenizerParams(Section):
@@ -31,7 +32,7 @@ class TrainTokenizerParams(Section):
 
     kind: TokenizerKind
     """One id a character, or byte-level BPE."""
-    vocab_size: int | None = Field(ge=BYTES_AND_END)
+    vocab_size: int | None = Field(ge=BYTES_AND_END, le=MOST_IDS)
     """BPE: ids in all, without the mask token. characters: null, the text decides."""
     min_count: int = Field(ge=1)
     """characters: rarer ones become the unknown token. BPE: rarer pairs are not merged."""

@@ -10,13 +10,13 @@ from stages.params.section import Section
 class RunParams(Section):
     """One training run with AdamW and a linear warm-up."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
     """Optimizer steps."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=10**6)
     """Sequences an optimizer step, over all processes and accumulated micro-batches."""
     accumulation: int = Field(ge=1)
     """Micro-batches an optimizer step."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1)
     """Peak learning rate of the weights."""
     warmup_steps: int = Field(ge=0)
     """Steps of linear warm-up."""
@@ -40,6 +40,9 @@ class RunParams(Section):
                 f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
                 "expected micro-batches of equal size"
             )
+        for name in ("warmup_steps", "log_every"):
+            if getattr(self, name) > self.steps:
+                yield f"{name} {getattr(self, name)} with steps {self.steps} is never reached; expected at most steps"
         if not all(0 <= beta < 1 for beta in self.betas):
             yield f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1"
 

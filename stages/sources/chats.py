@@ -17,6 +17,7 @@ from stages.params.code.instructions import (
     MicroChatsParams,
     Role,
 )
+from stages.sources.local import matching
 from stages.sources.records import file_records
 
 _TOOL_FIELDS = ("tools", "tool_calls", "function_call", "functions")
@@ -128,7 +129,8 @@ class FileChats:
             InputError: no file matches, or one can't be read; a record is no object.
         """
         records = []
-        for path in _matching(params.paths, f"{where}.files.paths"):
+        globs = [(pattern, f"{where}.files.paths.{number}") for number, pattern in enumerate(params.paths)]
+        for path in sorted({path for one in globs for path in matching(*one, "data/chats/*.jsonl")}):
             found = list(file_records(path, f"{where}.files.paths"))
             if not found:
                 raise InputError("the file has no chat", where=str(path), todo="Take it out, or put chats in")
@@ -216,23 +218,3 @@ def _has_tools(record: Mapping[str, Any], messages: Sequence[Any], markers: Sequ
         return True
     texts = (holder.get("content") for holder in holders)
     return any(marker in text for text in texts if isinstance(text, str) for marker in markers)
-
-
-def _matching(patterns: Sequence[str], where: str) -> list[Path]:
-    """The files that match, each once, sorted.
-
-    Raises:
-        InputError: a glob matches no file.
-    """
-    found: set[Path] = set()
-    for number, pattern in enumerate(patterns):
-        anchor = Path(pattern).anchor
-        paths = {path for path in Path(anchor).glob(pattern.removeprefix(anchor)) if path.is_file()}
-        if not paths:
-            raise InputError(
-                f"no file matches {pattern!r}",
-                where=f"{where}.{number}",
-                expected="a glob such as 'data/chats/*.jsonl', seen from the repository's root",
-            )
-        found |= paths
-    return sorted(found)

@@ -1,6 +1,7 @@
 """EvalPlus's data sets, read by EvalPlus itself: from its cache, which it fills, or from a file in its format."""
 
 import ast
+import zlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -51,13 +52,13 @@ def _read(params: EvalPlusSetParams, where: str) -> Mapping[str, Mapping[str, An
         tasks: Mapping[str, Mapping[str, Any]] = (
             humaneval.get_human_eval_plus() if is_humaneval else mbpp.get_mbpp_plus()
         )
-    except (OSError, EOFError) as error:  # missing, no gzip file, or no network
+    except (OSError, EOFError, zlib.error) as error:  # missing, no gzip file or a damaged one, or no network
         raise Unavailable(
             f"can't be read or fetched: {error}",
             where=f"{where}.file: {source}",
             todo="Check the path, or that github.com can be reached; or take another source, such as wheel",
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise InputError(f"not in EvalPlus's format ({error})", where=f"{where}.file: {source}") from None
     if params.md5 not in (None, md5):
         raise InputError(f"the md5 of {source} is {md5}", where=f"{where}.md5", expected=str(params.md5))
@@ -76,7 +77,7 @@ def _draft(name: str, task_id: str, task: Mapping[str, Any], params: EvalPlusSet
             base_input=list(map(encoded, task["base_input"])),
             plus_input=list(map(encoded, task["plus_input"])) if params.plus else [],
         )
-    except (ValidationError, NotPlain, SyntaxError, ValueError, TypeError, KeyError) as error:
+    except (ValidationError, NotPlain, SyntaxError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"not in EvalPlus's format ({' '.join(str(error).split())})", where=f"{where}, {task_id}"
         ) from None

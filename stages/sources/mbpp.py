@@ -26,7 +26,7 @@ def mbpp_problems(name: str, params: MbppSetParams) -> list[Draft]:
     drafts: dict[int, Draft] = {}
     for place, record in _records(params, where):
         number = record.get("task_id")
-        if not isinstance(number, int):
+        if type(number) is not int:
             raise InputError(f"the field 'task_id' has {number!r}", where=place, expected="a whole number")
         if params.first <= number <= params.last:
             drafts[number] = _draft(name, number, record, place, params)
@@ -56,6 +56,8 @@ def _draft(name: str, number: int, record: Mapping[str, Any], where: str, params
         check = check_of(code, str(record.get("test_setup_code") or ""), tests, entry_point)
     except SyntaxError as error:
         raise InputError(f"no Python: {error.msg} in {error.text!r}", where=where) from None
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL, a lone surrogate; nested too deeply
+        raise InputError(f"no Python: {error or 'nested too deeply'}", where=where) from None
     problem = Problem(
         set=name,
         task_id=f"Mbpp/{number}",

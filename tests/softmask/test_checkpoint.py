@@ -135,6 +135,7 @@ def break_keys(state: dict[str, Any]) -> None:
     state["backbone.blocks.0.mlp.2.bias"] = torch.zeros(16, dtype=torch.int64)
     state["backbone.blocks.1.norm2.weight"][3] = torch.nan
     state["backbone.blocks.1.norm1.weight"][4] = -torch.inf
+    state["backbone.blocks.1.mlp.2.bias"] = torch.full((16,), 1e300, dtype=torch.float64)
 
 
 PROBLEMS = (
@@ -145,7 +146,33 @@ PROBLEMS = (
     "backbone.blocks.0.mlp.2.bias is a torch.int64 tensor",
     "backbone.blocks.1.norm1.weight holds values that are not finite",
     "backbone.blocks.1.norm2.weight holds values that are not finite",
+    "backbone.blocks.1.mlp.2.bias holds values beyond float32",
 )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "often", True])
+def test_the_report_of_any_checkpoint_is_json(value: Any, tmp_path: Path) -> None:
+    path = write_lightning(tmp_path / "mdlm.ckpt", RAW, AVERAGED, lambda whole: whole["ema"].update(decay=value))
+    report = import_checkpoint(tiny_mdlm(seed=0), path, "lightning", "ema")
+    assert report["ema"]["num_updates"] == 7
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "not valid JSON (nested too deeply)"),
+        ('{"vocab_size": ' + "1" * 5000 + "}", "not valid JSON (a number has more than 4300 digits)"),
+        ('{"vocab_size": 9, "vocab_size": 9}', "not valid JSON (the key 'vocab_size' is there twice)"),
+        ("[]", "holds list; expected the checkpoint's config"),
+    ],
+)
+def test_a_config_that_is_none_is_named(content: str, message: str, tmp_path: Path) -> None:
+    folder = write_hub(tmp_path / "hub", RAW)
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        import_checkpoint(tiny_mdlm(seed=0), folder, "hub", "ema")
+    assert str(caught.value).startswith(f"{folder / 'config.json'}: {message}")
 
 
 @pytest.mark.parametrize("layout", ["lightning", "hub"])
@@ -157,7 +184,7 @@ def test_every_key_that_does_not_fit_is_listed_and_the_model_is_left_as_it_was(l
     model = tiny_mdlm()
     with pytest.raises(InputError) as caught:
         import_checkpoint(model, path, layout, "ema")
-    assert "7 of the keys" in str(caught.value)
+    assert "8 of the keys" in str(caught.value)
     assert all(problem in str(caught.value) for problem in PROBLEMS)
     assert torch.equal(logits(model), logits(tiny_mdlm()))
 

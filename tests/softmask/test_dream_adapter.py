@@ -182,13 +182,25 @@ def test_our_own_file_goes_before_the_official_one(tmp_path: Path) -> None:
         '{"scale": 0.1, "centre": -1, "steepness": 5, "k": 0}',
         '{"scale": NaN, "centre": -1, "steepness": 5, "k": 1}',
         '{"scale": "x", "centre": -1, "steepness": 5, "k": 1}',
+        '{"scale": 0.1, "centre": -1, "steepness": 1e999, "k": 1}',
+        '{"scale": 0.1, "centre": -1, "steepness": 5, "k": 1e999}',
+        '{"scale": 0.1, "centre": -1, "steepness": 1' + 400 * "0" + ', "k": 1}',
+        '{"scale": 0.1, "centre": -1, "steepness": ' + 5000 * "1" + ', "k": 1}',
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_official_file_is_named(tmp_path: Path, text: str) -> None:
     assert reason(official(tmp_path, text)).startswith(str(tmp_path / OFFICIAL))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"soft_mask": {"kind": "top_k", "k": 3}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"soft_mask": {"kind": "top_k", "k": 3}}', '{"soft_mask": []}', "[" * 100_000),
+        '{"soft_mask": {"kind": "top_k", "k": 3, "interpolation": "linear", "omega_s": 0.1, "omega_a": 1.0, '
+        '"omega_b": -1.0, "temperature": 1.0, "raw": {"omega_a": NaN}}}',
+    ],
+)
 def test_a_damaged_soft_mask_is_named(tmp_path: Path, text: str) -> None:
     save_adapter(tmp_path, adapted(), soft_mask())
     (tmp_path / SOFT_MASK).write_text(text, encoding="utf-8")
@@ -205,6 +217,33 @@ def test_another_kind_of_adapter_is_refused_by_name(tmp_path: Path) -> None:
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     (tmp_path / ADAPTER_CONFIG).write_text(json.dumps({**config, "peft_type": "PREFIX_TUNING"}), encoding="utf-8")
     assert "'PREFIX_TUNING'" in reason(tmp_path) and "peft_type" in reason(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"r": 128 * 10**9}, f"{ADAPTER_CONFIG}: r, rank_pattern: the rank 128000000000; expected a rank that is sto"),
+        ({"r": "four"}, f"{ADAPTER_CONFIG}: r, rank_pattern: the rank 'four'; expected a rank that is stored: "),
+        ({"rank_pattern": {"q_proj": 10**9}}, f"{ADAPTER_CONFIG}: r, rank_pattern: the rank 1000000000; expected"),
+        ({"layer_replication": [[0, 10**9]]}, f"{ADAPTER_CONFIG}: layer_replication: layers are replicated"),
+        ({"target_modules": "("}, "the adapter can't be loaded: "),
+    ],
+)
+def test_an_adapter_that_asks_for_more_than_is_stored_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    save_adapter(tmp_path, adapted(), None)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps({**config, **change}), encoding="utf-8")
+    assert message in reason(tmp_path)
+
+
+def test_adapter_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    save_adapter(tmp_path, adapted(), None)
+    tensors = load_file(tmp_path / WEIGHTS)
+    tensors[min(tensors)].view(-1)[0] = torch.nan
+    save_file(tensors, tmp_path / WEIGHTS, {"format": "pt"})
+    assert "holds values that are not finite" in reason(tmp_path)
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:

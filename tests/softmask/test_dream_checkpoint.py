@@ -86,7 +86,7 @@ REFUSED_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters: {"),
     ({"attention_dropout": 0.1}, "attention_dropout: 0.1 is not what"),
     ({"quantization_config": {"bits": 4}}, "quantization_config: {"),
-    ({"hidden_size": None}, "hidden_size: missing; expected a whole number, at least 1"),
+    ({"hidden_size": None}, "hidden_size: missing; expected a whole number from 1 to 16777216"),
     ({"num_hidden_layers": 0}, "num_hidden_layers: 0 is not what"),
     ({"num_hidden_layers": True}, "num_hidden_layers: true is not what"),
     ({"mask_token_id": 30}, "mask_token_id: 30 is not what this architecture has; expected less than vocab_size (30)"),
@@ -95,6 +95,11 @@ REFUSED_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"rope_theta": -1}, "rope_theta: -1 is not what"),
     ({"rms_norm_eps": None}, "rms_norm_eps: missing; expected a number above 0"),
     ({"hidden_act": "softsilu"}, 'hidden_act: "softsilu" is not what'),
+    ({"hidden_act": []}, "hidden_act: [] is not what"),
+    ({"hidden_size": 128 * 10**9}, "hidden_size: 128000000000 is not what this architecture has; expected a whole"),
+    ({"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000 is not what this architecture has; expected a whole"),
+    ({"rope_theta": float("inf")}, "rope_theta: Infinity is not what this architecture has; expected a number above"),
+    ({"model_type": "Dream" * 1000}, "model_type: "),
     ({"tie_word_embeddings": "no"}, 'tie_word_embeddings: "no" is not what'),
 ]
 
@@ -149,7 +154,19 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty shard": (lambda folder: (folder / SHARD).write_bytes(b""), f"{SHARD}: truncated or damaged"),
     "an absent shard": (lambda folder: (folder / SHARD).unlink(), f"1 of 3 shards are missing: {SHARD}"),
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: the file is missing"),
-    "a broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json: can't be read"),
+    "a broken config": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not valid JSON"),
+    "a config without end": (
+        lambda folder: (folder / "config.json").write_text("[" * 100_000),
+        "config.json: not valid JSON (nested too deeply)",
+    ),
+    "a number without end": (
+        lambda folder: (folder / "config.json").write_text('{"a": ' + "1" * 5000 + "}"),
+        "config.json: not valid JSON (a number has more than 4300 digits)",
+    ),
+    "an index without end": (
+        lambda folder: (folder / INDEX).write_text("[" * 100_000),
+        f"{INDEX}: not valid JSON (nested too deeply)",
+    ),
     "a broken index": (lambda folder: (folder / INDEX).write_text("[]"), f"{INDEX}: holds list"),
     "an index without keys": (lambda folder: (folder / INDEX).write_text("{}"), "it has no weight_map"),
     "an index that leads elsewhere": (

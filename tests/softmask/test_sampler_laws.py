@@ -13,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -22,7 +24,7 @@ from softmask.decoding import decoder
 from softmask.decoding.decoder import DecodingSettings, generate
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.sampling import gumbel_argmax
-from softmask.decoding.transitions import RemdmSettings, Transition, transition
+from softmask.decoding.transitions import RemdmSettings, Transition, highest_unmask, times, transition
 from softmask.feedback import SoftMask, TopKGuesses
 from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 
@@ -30,6 +32,17 @@ Array = NDArray[np.float64]
 FINAL_T = 1e-3
 SAMPLES = 20_000
 LOOP = RemdmSettings(eta=0.08, t_on=0.6, t_off=0.2, alpha_on=0.8)
+
+
+@given(
+    st.sampled_from(Sampler), st.integers(1, 300), st.floats(1e-4, 0.5), st.floats(0, 1), *[st.floats(0.01, 0.99)] * 3
+)
+def test_the_highest_probability_to_unmask_is_found_without_making_the_steps(
+    sampler: Sampler, nfe: int, final_t: float, eta: float, one: float, other: float, alpha_on: float
+) -> None:
+    remdm = RemdmSettings(eta=eta, t_on=max(one, other), t_off=min(one, other), alpha_on=alpha_on)
+    every = (transition(sampler, t, dt, remdm).unmask for t, dt in times(nfe, final_t))
+    assert highest_unmask(sampler, nfe, final_t, remdm) == pytest.approx(max(every), abs=1e-9)
 
 
 @dataclass(frozen=True)

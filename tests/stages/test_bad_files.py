@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -295,6 +297,19 @@ def test_torn_tokens_stop_an_arm(
         PackedTokens.open(Path("data/tokens/train"))
     err = complaint(arm.STAGE, ["--arm", "binary", "--seed", "1"], monkeypatch, capsys)
     assert err.startswith("error: data/tokens/train/")
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values["model"] |= {"hidden_size": 65536, "n_blocks": 1}
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    Path("models/import").mkdir(parents=True)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**34))
+    err = complaint(base.STAGE, [], monkeypatch, capsys)
+    message = r"a model of 5\d{10} parameters takes 9\d\d GiB; expected one for this machine's 16 GiB of memory\n"
+    assert re.fullmatch(rf"error: params\.yaml: model: {message}", err), err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
+from dvc.utils.serialize import load_yaml
 
 from softmask.errors import InputError
 from stages.check import STAGE
 from stages.component import Stage, StageParams
 from stages.params.arms import ArmParams
 from stages.params.compute import ComputeParams
+from stages.params.section import read_yaml
 
 ROOT = Path(__file__).parents[2]
 GONE = object()
@@ -161,9 +163,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a list": ({"seeds": 1}, "seeds: 1 is wrong; expected a list"),
     "one name for a list": ({"arms.names": "binary"}, "arms.names: 'binary' is wrong; expected a list"),
     "letters in a list of seeds": ({"seeds": [1, "b"]}, "seeds.1: 'b' is wrong; expected a whole number"),
-    "an exponent without a point, which YAML reads as text": (
-        {"base.training.learning_rate": "2e-3"},
-        "base.training.learning_rate: '2e-3' is wrong; expected a number. Write 0.002, without quotes",
+    "a number in quotes": (
+        {"base.training.learning_rate": "0.002"},
+        "base.training.learning_rate: '0.002' is wrong; expected a number. Write 0.002, without quotes",
     ),
     "a number for text": (
         {"corpus.wikipedia_sample.version": 4.4},
@@ -317,6 +319,111 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "arms.training.batch_size 16 with accumulation 4 can't be dealt to compute.processes 8; expected a divisor of "
         "batch_size / accumulation",
+    ),
+    "a warm-up longer than the training": (
+        {"base.training.warmup_steps": 31},
+        "base.training.warmup_steps 31 with steps 30 is never reached; expected at most steps",
+    ),
+    "a record later than the training": (
+        {"arms.training.log_every": 13},
+        "arms.training.log_every 13 with steps 12 is never reached; expected at most steps",
+    ),
+    "a warm-up longer than an arm": (
+        {"arms.training.warmup_steps": 7, "arms.settings.binary.budget": "half"},
+        "arms.settings.binary.budget 'half' makes 6 steps, and warmup_steps is 7; expected at most as many",
+    ),
+    "a warm-up longer than an arm of the code study": (
+        {"code.finetuning.training.warmup_steps": 5, "code.arms.settings.sm.budget": "half"},
+        "code.arms.settings.sm.budget 'half' makes 4 steps, and warmup_steps is 5; expected at most as many",
+    ),
+    "a learning rate without its exponent": (
+        {"arms.training.learning_rate": 2},
+        "arms.training.learning_rate: 2 is wrong; expected at most 1",
+    ),
+    "millions of steps to sample": (
+        {"sampling.cells.1.nfe": 5_000_000},
+        "sampling.cells.1.nfe: 5000000 is wrong; expected at most 100000",
+    ),
+    "a temperature that divides by nothing": (
+        {"sampling.temperature": 1e-300},
+        "sampling.temperature: 1e-300 is wrong; expected at least 0.001",
+    ),
+    "a temperature of answers that divides by nothing": (
+        {"code.generation.temperature": 1e-300},
+        "code.generation.temperature 1e-300 is wrong; expected 0, or at least 0.001",
+    ),
+    "a ratio that has no end": (
+        {"code.generation.cells.0.nfe_ratio": " 1e99999999"},
+        "code.generation.cells.0.nfe_ratio ' 1e99999999' is wrong; expected a fraction above 0 and up to 1, such as "
+        "'1/4'",
+    ),
+    "a width that nothing holds": (
+        {"model.hidden_size": 128_000_000_000},
+        "model.hidden_size 128000000000 with n_blocks 1 makes 2.0e+23 parameters, about; expected at most 1e+11",
+    ),
+    "a judge that nothing holds": (
+        {"judge.train.intermediate_size": 128_000_000_000},
+        "judge.train.hidden_size 32 with intermediate_size 128000000000 and n_layers 1 makes 1.2e+13 parameters, ...",
+    ),
+    "a Dream that nothing holds": (
+        {"code.settings.micro.base.model.hidden_size": 128_000_000_000},
+        "code.settings.micro.base.model.hidden_size 128000000000 with intermediate_size 64 and n_layers 1 makes ...",
+    ),
+    "more layers than there are": (
+        {"model.n_blocks": 10**9},
+        "model.n_blocks: 1000000000 is wrong; expected at most 1024",
+    ),
+    "more guesses than the vocabulary has": (
+        {"code.arms.settings.sm.soft_mask.k": 321},
+        "code.arms.settings.sm.soft_mask.k 321 is more than the 320 ids of the vocabulary; expected a few",
+    ),
+    "more guesses to draw from than the vocabulary has": (
+        {"code.generation.top_k": 321},
+        "code.generation.top_k 321 is more than the 320 ids there are; expected a few, or null",
+    ),
+    "an adapter wider than its base": (
+        {"code.finetuning.adapter.rank": 33},
+        "code.finetuning.adapter.rank 33 is more than settings.micro.base.model.hidden_size 32; expected at most that",
+    ),
+    "answers longer than the base reads": (
+        {"code.settings.micro.base.model.max_length": 256, "code.instructions.max_length": 257},
+        "code.instructions.max_length 257 is more than settings.micro.base.model.max_length 256; expected at most that",
+    ),
+    "chats that are all too short": (
+        {"code.instructions.min_response_tokens": 256},
+        "code.instructions.min_response_tokens 256 with max_length 256 leaves no chat; expected less than max_length",
+    ),
+    "chats for validation alone": (
+        {"code.instructions.validation_examples": 260},
+        "code.instructions.validation_examples 260 leaves none of the 260 chats of micro for training; expected fewer",
+    ),
+    "more guesses shown than kept": (
+        {"report.trace_guesses": 4},
+        "report.trace_guesses 4 with sampling.trace.guesses 3 is impossible; expected at most as many as are kept",
+    ),
+    "more snapshots than steps": (
+        {"report.trace_snapshots": 65},
+        "report.trace_snapshots 65 with trace_steps 64 is impossible; expected at most trace_steps",
+    ),
+    "more retries than Prefect plans": (
+        {"orchestration.retries": 51},
+        "orchestration.retries: 51 is wrong; expected at most 50",
+    ),
+    "a loop without its last phase": (
+        {"sampling.final_t": 0.05},
+        "sampling.loop.t_off 0.05 with final_t 0.05 leaves no last phase; expected it above",
+    ),
+    "more output than memory": (
+        {"code.scoring.sandbox.output_mib": 100, "code.scoring.sandbox.memory_mib": 64},
+        "code.scoring.sandbox.output_mib 100 with memory_mib 64 is impossible; expected at most that",
+    ),
+    "NUL in a name": (
+        {"corpus.files.paths": ["a\0b"]},
+        "corpus.files.paths.0: 'a\\x00b' has NUL; expected text",
+    ),
+    "half a character": (
+        {"corpus.package_sources.package": "sym\ud800"},
+        "corpus.package_sources.package: 'sym\\ud800' is no Unicode; expected text",
     ),
     "bf16 on a CPU": (
         {"compute.precision": "bf16"},
@@ -514,6 +621,10 @@ def test_all_impossible_combinations_are_told_at_once(
 
 GOOD = b"seeds:\n- 1\ncompute:\n  threads: 1\n"
 
+BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (letter, letter, b", ".join([b"*%c" % (letter - 1)] * 9)) for letter in b"bcdefghij"
+)
+"""Nine to the tenth."""
 FILES: dict[str, tuple[bytes, str]] = {
     "an empty file": (b"", ": the file is empty; expected a mapping of sections"),
     "comments only": (b"# nothing\n", ": the file is empty; expected a mapping of sections"),
@@ -538,6 +649,13 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a Python object": (b"a: !!python/object:os.system x\n", ", line 1, column 4: not valid YAML: could not determine"),
     "Latin-1": (GOOD + b"profile: caf\xe9\n", ", line 5: not UTF-8 (byte 0xe9). Save the file as UTF-8"),
     "a zero byte": (b"a: \x00\n", ": not valid YAML: unacceptable character #x0000"),
+    "a number without end": (b"a: " + b"9" * 5000, ", line 1, column 4: not valid YAML: 9999"),
+    "a date that is none": (b"a: 2026-13-45", ", line 1, column 4: not valid YAML: 2026-13-45 can't be read as"),
+    "a tag that doesn't fit": (b"a: !!int x", ", line 1, column 4: not valid YAML: x can't be read as int"),
+    "a list as a key": (b"? [a]\n: 1\n", ", line 1, column 3: not valid YAML: a list or a mapping as a key"),
+    "an alias of what it is in": (b"a: &a [*a]", ", line 1, column 4: not valid YAML: it holds itself"),
+    "aliases of aliases": (BOMB, ", line 6, column 4: not valid YAML: aliases make more than 262144 characters of it"),
+    "far too much": (b"a: " + b"x" * 2**18, ": the file has 262147 bytes; expected at most 262144"),
     "brackets without end": (b"a: " + b"[" * 5000, ": nested too deeply; expected a mapping of sections"),
     "a date as a key": (b"2026-01-02: 1\n", ": 2026-01-02: a key that is a date; expected text"),
 }
@@ -552,9 +670,24 @@ def test_a_file_that_holds_no_parameters_is_one_line_with_the_place(
     assert line.startswith(f"params.yaml{expected}")
 
 
+SCALARS = (
+    *("010", "0o10", "08", "0x1F", "1:30:00", "yes", "on", "no", "off", "y", "true", "TRUE", "null", "~", "Null"),
+    *("1e-3", "1.e3", "1.0e-3", ".5", "5.", "+1", "-0", "1:30.5", ".inf", "-.INF", "12e03", "190:20:30", "0b11"),
+)
+
+
+def test_scalars_are_those_that_dvc_records(tmp_path: Path) -> None:
+    """YAML 1.1 reads `010` as eight and `yes` as true: what ran would not be what dvc.lock says."""
+    file = tmp_path / "params.yaml"
+    file.write_text("".join(f"k{number}: {text}\n" for number, text in enumerate(SCALARS)), encoding="utf-8")
+    ours, theirs = read_yaml(file), load_yaml(file)
+    pairs = zip(SCALARS, ours.values(), theirs.values(), strict=True)
+    assert not {text: (a, b) for text, a, b in pairs if (a, type(a)) != (b, type(b))}
+
+
 def test_a_folder_for_params_yaml_is_an_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "params.yaml").mkdir()
-    assert complaint(project, None, capsys) == ["params.yaml: can't be read (Is a directory); expected a file"]
+    assert complaint(project, None, capsys) == ["params.yaml: not a regular file; expected a file"]
 
 
 def test_the_wrong_folder_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

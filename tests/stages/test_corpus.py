@@ -1,6 +1,9 @@
 """The corpus stage and its sources: what comes out, what is dropped, what is refused."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +21,7 @@ from stages.params.corpus import CorpusParams, PackageSourcesParams
 from stages.params.section import validate
 from stages.sources.documents import read_documents
 from stages.sources.duplicates import digest, normalise, position
+from stages.sources.files import matching_files
 from stages.sources.package import package_documents
 from stages.sources.wikipedia import clean_article
 from stages.store import Checkpoints
@@ -252,6 +256,9 @@ def bad_parquet(path: Path) -> None:
         ("a.jsonl", b'{"text": 3}\n', r"record 1: the text is int"),
         ("a.jsonl", b'["x"]\n', r"record 1: holds list"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', r"record 1: not valid Unicode"),
+        ("a.jsonl", b'{"text": "x", "n": ' + b"1" * 5000 + b"}\n", r"record 1: .*a number has more than 4300 digits"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", r"record 1: .*nested too deeply"),
+        ("a.jsonl", b'{"text": "x", "text": "y"}\n', r"record 1: .*the key 'text' is there twice"),
         ("a.jsonl", b"\n\n", r"a\.jsonl: the file has no record"),
         ("a.parquet", b"PAR0 nothing", r"a\.parquet: can't be read as Parquet"),
         ("a.parquet", bad_parquet, r"a\.parquet, record 2: not UTF-8"),
@@ -266,6 +273,72 @@ def test_what_is_wrong_with_a_file_is_said_by_file_and_record(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         make(tmp_path / "out", params(files={"paths": [str(tmp_path / name)]}))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("texts/**.txt", "'texts/**.txt' is no glob (Invalid pattern: '**' can only be an entire path component)"),
+        (".", "'.' is a folder"),
+        ("./", "'./' is a folder"),
+        ("..", "'..' is a folder"),
+        ("/", "'/' is a folder"),
+        ("//", "'//' is a folder"),
+        ("~", "'~' is a folder"),
+        ("~nobody-at-all/x", "'~nobody-at-all/x' is no glob (Could not determine home directory.)"),
+        ("texts", "'texts' is a folder"),
+        ("texts/", "'texts/' is a folder"),
+        ("*.cobol", "no file matches '*.cobol'"),
+        ("x" * 5000, "... is no glob (File name too long)"),
+        ("texts/link.txt", "texts/link.txt: a link to nothing"),
+        ("texts/*.txt", "texts/link.txt: a link to nothing"),
+        ("texts/pipe.jsonl", "texts/pipe.jsonl: not a regular file"),
+        ("texts/folder.txt", "'texts/folder.txt' is a folder"),
+        ("/dev/zero", "/dev/zero: '' files can't be read"),
+        ("other/*", "the name of 'other/caf\\udce9.txt' is not UTF-8; expected another. Rename the file"),
+    ],
+)
+def test_what_a_glob_finds_and_is_no_text_is_named(
+    pattern: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("texts/folder.txt", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "texts/link.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "texts/pipe.jsonl")
+    (tmp_path / os.fsdecode(b"other/caf\xe9.txt")).write_text("text", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as corpus:
+        make(tmp_path / "out", params(files={"paths": [pattern]}))
+    assert message in str(corpus.value) and "\n" not in str(corpus.value)
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "one.txt").write_text("text", encoding="utf-8")
+    assert list(matching_files(params(files={"paths": ["~/*.txt"]}).files)) == ["0/one.txt"]
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from stages.sources.files import read_texts
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+count = sum(len(text) > 1_900_000 for _, text in read_texts(Path(sys.argv[1]), "text"))
+print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_few_bytes_of_parquet_take_no_more_memory_than_some_rows(tmp_path: Path) -> None:
+    """1,000 rows of 2 MB in a file of some kilobytes, all of one row group."""
+    rows = pa.table({"text": [f"{number} " + "x" * 2_000_000 for number in range(50)]})
+    file = tmp_path / "bomb.parquet"
+    with pq.ParquetWriter(file, rows.schema, compression="zstd", use_dictionary=False) as writer:
+        writer.write_table(pa.concat_tables([rows] * 20), row_group_size=1000)
+    assert file.stat().st_size < 1_000_000
+    done = subprocess.run([sys.executable, "-c", PEAK, str(file)], capture_output=True, text=True, check=True)
+    count, mebibytes = map(int, done.stdout.split())
+    assert count == 1000 and mebibytes < 1000, done.stdout
 
 
 def test_a_glob_without_files_and_a_split_without_a_side_are_refused(tmp_path: Path) -> None:

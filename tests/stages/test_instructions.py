@@ -1,6 +1,7 @@
 """The instructions stage: chats of each source, what is left out and counted, and mistakes named by file and record."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stages.hashing import path_hash
 from stages.instructions import Params, run
 from stages.params.code.instructions import InstructionSourceParams, InstructionsParams
 from stages.params.section import validate
+from stages.sources import records
 from stages.store import Checkpoints
 
 KEPT: dict[str, Any] = {
@@ -220,6 +222,55 @@ def test_a_record_of_the_user_that_is_no_chat_is_named(tmp_path: Path, bad: Any,
     with pytest.raises(InputError) as caught:
         make(tmp_path, source)
     assert message in str(caught.value) and "own.jsonl, record 11" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"messages": ' + b"1" * 5000 + b"}", "not valid JSON (a number has more than 4300 digits)"),
+        (b'{"messages": ' + b"[" * 100_000, "not valid JSON (nested too deeply)"),
+        (b'{"messages": [], "messages": []}', "not valid JSON (the key 'messages' is there twice)"),
+        (b"\xff", "not UTF-8 (byte 0: invalid start byte)"),
+        (b'{"messages": "cut', "not valid JSON (Invalid control character"),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes, message: str) -> None:
+    source = files(tmp_path, RECORDS)
+    with (tmp_path / "own.jsonl").open("ab") as file:
+        file.write(b"\n" + line + b"\n")
+    with pytest.raises(InputError) as caught:
+        make(tmp_path, source)
+    assert f"own.jsonl, record 12: {message}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("chats/**.jsonl", "is no glob (Invalid pattern"),
+        ("/", "'/' is a folder"),
+        (".", "'.' is a folder"),
+        ("link*", "link.jsonl: a link to nothing"),
+        ("pipe*", "pipe.jsonl: not a regular file"),
+    ],
+)
+def test_a_glob_of_chats_that_finds_none_is_named(
+    tmp_path: Path, pattern: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.jsonl").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        make(tmp_path, {"source": "files", "files": {**FIELDS, "paths": [pattern]}})
+    assert message in str(caught.value)
+
+
+def test_more_chats_than_memory_should_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "HELD", 10_000)
+    rows = [record(answer="x" * 2000)] * 100
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
+    source = {"source": "files", "files": {**FIELDS, "paths": [str(tmp_path / "own*")]}}
+    with pytest.raises(InputError, match=r"own\.parquet: the first 5 records have \d+ characters; expected .* 10000"):
+        make(tmp_path, source)
 
 
 def test_files_that_are_not_there_or_of_another_kind_are_named(tmp_path: Path) -> None:

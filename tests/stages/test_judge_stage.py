@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,25 @@ def test_a_hub_model_that_brings_its_own_code_is_refused(tmp_path: Path) -> None
     (hub / "mine.py").write_text("raise SystemExit('foreign code ran')")
     with pytest.raises(InputError, match="the judge can't be loaded"):
         make(tmp_path, JudgeSource.HUB, hub, [30, 70])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_layer": 10**9}, "config.json: 1000000000 layers; expected at most 1024"),
+        ({"n_embd": 4096, "n_head": 1}, "config.json: a model of "),
+        ({"n_embd": 128 * 10**9, "n_head": 1}, "the judge can't be loaded: Storage size calculation overflowed"),
+        ({"n_embd": 2**62}, "the judge can't be loaded: "),
+        ({"n_embd": "wide"}, "the judge can't be loaded: "),
+    ],
+)
+def test_a_hub_model_larger_than_its_files_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    hub = gpt2_folder(tmp_path / "hub")
+    config = json.loads((hub / "config.json").read_text())
+    (hub / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(InputError) as caught:
+        make(tmp_path, JudgeSource.HUB, hub, [30, 70])
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     broken.write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match=r"broken\.parquet: can't be read as Parquet"):
         read("gsm8k", file=str(broken), fields=GSM8K_FIELDS)
-    broken.with_suffix(".jsonl").write_text("{}\nno\n")
-    with pytest.raises(InputError, match=r"broken\.jsonl, line 2: not valid JSON"):
+    broken.with_suffix(".jsonl").write_text('{"question": "?", "answer": "#### 7"}\nno\n')
+    with pytest.raises(InputError, match=r"broken\.jsonl, record 2: not valid JSON"):
         read("gsm8k", file=str(broken.with_suffix(".jsonl")), fields=GSM8K_FIELDS)
 
 

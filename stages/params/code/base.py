@@ -6,6 +6,7 @@ from pydantic import Field
 
 from stages.params.code.finetuning import AnswerTrainingParams
 from stages.params.code.published import PublishedParams, Source
+from stages.params.model import MOST_LAYERS, size_problems
 from stages.params.section import Section, Seed
 
 
@@ -16,7 +17,7 @@ class DreamShapeParams(Section):
     """Width of the layers and of the embeddings."""
     intermediate_size: int = Field(ge=1)
     """Width of the gated MLP."""
-    n_layers: int = Field(ge=1)
+    n_layers: int = Field(ge=1, le=MOST_LAYERS)
     """Transformer layers."""
     n_heads: int = Field(ge=1)
     """Query heads."""
@@ -45,12 +46,15 @@ class DreamShapeParams(Section):
                 f"n_key_value_heads {self.n_key_value_heads} with n_heads {self.n_heads} is impossible; "
                 "expected a divisor"
             )
+        parameters = self.n_layers * self.hidden_size * (2 * self.hidden_size + 3 * self.intermediate_size)
+        sizes = f"hidden_size {self.hidden_size} with intermediate_size {self.intermediate_size}"
+        yield from size_problems(parameters, f"{sizes} and n_layers {self.n_layers}")
 
 
 class DreamBaseTrainingParams(AnswerTrainingParams):
     """The training of a base from scratch."""
 
-    muon_learning_rate: float | None = Field(gt=0)
+    muon_learning_rate: float | None = Field(gt=0, le=1)
     """Peak learning rate of the layers' matrices with Muon, beside AdamW for the rest; null: AdamW for everything."""
 
 

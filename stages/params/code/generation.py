@@ -1,5 +1,6 @@
 """`code.generation`: what the models are asked, and how they decode it: tasks, cells, decoding settings."""
 
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
 from softmask.evaluation.prompts import PLACEHOLDERS, fields_of, listed
 from softmask.feedback_kinds import OmegaSchedule
 from stages.params.section import Section, Seed
+
+RATIO = r"\d{1,6}([./]\d{1,6})?"
+"""A fraction or a decimal one; the exponents that `Fraction` takes, too, may take for ever."""
 
 
 class TaskParams(Section):
@@ -55,7 +59,7 @@ class CellParams(Section):
     def ratio(self) -> Fraction | None:
         """`nfe_ratio` as a number; None if it is null or no fraction."""
         try:
-            return None if self.nfe_ratio is None else Fraction(self.nfe_ratio)
+            return Fraction(self.nfe_ratio) if self.nfe_ratio and re.fullmatch(RATIO, self.nfe_ratio) else None
         except (ValueError, ZeroDivisionError):
             return None
 
@@ -115,13 +119,13 @@ class GenerationParams(Section):
     """Problems that are decoded at once, and a unit of work that a killed stage doesn't repeat."""
     algorithm: Algorithm
     """What decides where a step unmasks: chance (origin), or a kind of confidence."""
-    temperature: float = Field(ge=0)
+    temperature: float = Field(ge=0, le=1000)
     """Of the tokens; 0 takes the likeliest."""
     top_p: float | None = Field(gt=0, le=1)
     """Nucleus of the tokens' distribution; null: all of it."""
     top_k: int | None = Field(ge=1)
     """Likeliest tokens that are drawn from; null: all."""
-    alg_temp: float | None = Field(ge=0)
+    alg_temp: float | None = Field(ge=0, le=1000)
     """Temperature of the choice of positions; null and 0 take the surest ones."""
     omega_schedule: OmegaSchedule
     """Schedule of omega_s over the masked fraction of the response."""
@@ -143,6 +147,9 @@ class GenerationParams(Section):
             yield f"cells has {name!r} twice; expected each name once"
         for cell in self.cells:
             yield from self._problems_of(cell)
+        for name, value in (("temperature", self.temperature), ("alg_temp", self.alg_temp)):
+            if value and value < 0.001:
+                yield f"{name} {value} is wrong; expected 0, or at least 0.001"
         if self.algorithm is Algorithm.ORIGIN and self.alg_temp:
             yield f"alg_temp {self.alg_temp} with algorithm 'origin' has no effect; expected null"
         if self.algorithm is Algorithm.ORIGIN and self.eos_rule is EosRule.LAST:

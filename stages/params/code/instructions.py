@@ -124,3 +124,11 @@ class InstructionsParams(Section):
     """Chats of more tokens, prompt and response, are left out."""
     min_response_tokens: int = Field(ge=1)
     """Responses of fewer tokens, their end token among them, are left out."""
+
+    def problems(self) -> Iterator[str]:
+        """Values that can't be together."""
+        if self.min_response_tokens >= self.max_length:
+            yield (
+                f"min_response_tokens {self.min_response_tokens} with max_length {self.max_length} leaves no chat; "
+                "expected less than max_length"
+            )

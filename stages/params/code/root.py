@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from softmask.backbones.passes import BACKWARD_FROZEN
+from stages.params.arms import budget_problems, guess_problems
 from stages.params.code.arithmetic import ArithmeticParams
 from stages.params.code.base import DreamBaseParams
 from stages.params.code.compare import CodeCompareParams
 from stages.params.code.finetuning import CodeArmsParams, FinetuningParams
-from stages.params.code.generation import GenerationParams
+from stages.params.code.generation import GenerationParams, TaskParams
 from stages.params.code.instructions import (
     ChatTemplateParams,
     InstructionSource,
@@ -19,6 +21,7 @@ from stages.params.code.instructions import (
 from stages.params.code.micro import MicroParams
 from stages.params.code.nearest import NearestParams
 from stages.params.code.problem_sets import ProblemSource, ProblemsParams
+from stages.params.code.published import Source
 from stages.params.code.scoring import ScoringParams
 from stages.params.code.speed import SpeedParams
 from stages.params.code.tokenizer import ChatTokenizerParams
@@ -86,7 +89,43 @@ class CodeParams(Section):
             if len(set(values)) != len(values):
                 yield f"{key} {values} has a repeated value; expected each once"
         yield from self.generation.lacking(self.problem_sets.sets)
+        backward = BACKWARD_FROZEN + self.finetuning.training.gradient_checkpointing
+        yield from budget_problems(self.arms, "arms.", self.finetuning.training, backward)
+        for name in (name for name in self.families if name in self.settings):
+            yield from self._check_lengths(name)
+            yield from self._check_sizes(name)
         yield from self._check_speed()
+
+    def _check_lengths(self, family: str) -> Iterator[str]:
+        """What a base that is trained here reads and writes isn't longer than it is meant for."""
+        base = self.settings[family].base
+        lengths = {f"generation.tasks.{name}.response_length": task.response_length for name, task in self._tasks()}
+        lengths["instructions.max_length"] = self.instructions.max_length
+        for key, length in lengths.items():
+            if base.source is Source.TRAIN and length > base.model.max_length:
+                yield (
+                    f"{key} {length} is more than settings.{family}.base.model.max_length {base.model.max_length}; "
+                    "expected at most that"
+                )
+
+    def _tasks(self) -> Iterator[tuple[str, TaskParams]]:
+        """The problem sets that are asked, and how."""
+        tasks = self.generation.tasks
+        yield from ((name, tasks[name]) for name in self.problem_sets.sets if name in tasks)
+
+    def _check_sizes(self, family: str) -> Iterator[str]:
+        settings, rank, top_k = self.settings[family], self.finetuning.adapter.rank, self.generation.top_k
+        if settings.base.source is Source.TRAIN and rank > settings.base.model.hidden_size:
+            yield (
+                f"finetuning.adapter.rank {rank} is more than settings.{family}.base.model.hidden_size "
+                f"{settings.base.model.hidden_size}; expected at most that"
+            )
+        if settings.tokenizer.source is not Source.TRAIN:
+            return
+        vocabulary = settings.tokenizer.train.vocab_size
+        yield from guess_problems(self.arms, "arms", vocabulary)
+        if top_k is not None and top_k > vocabulary:
+            yield f"generation.top_k {top_k} is more than the {vocabulary} ids there are; expected a few, or null"
 
     def _check_micro(self, family: str) -> Iterator[str]:
         """The small model is asked as it was taught."""
@@ -97,6 +136,12 @@ class CodeParams(Section):
             yield (
                 f"settings.{family}.instructions.micro.arithmetic.count {source.micro.arithmetic.count} is more than "
                 f"arithmetic.train {self.arithmetic.train}"
+            )
+        chats, held = self.micro.train + source.micro.arithmetic.count, self.instructions.validation_examples
+        if held >= chats:
+            yield (
+                f"instructions.validation_examples {held} leaves none of the {chats} chats of {family} for training; "
+                "expected fewer"
             )
         for name in self.problem_sets.sets:
             taught: ChatTemplateParams | None = {

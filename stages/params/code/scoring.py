@@ -45,6 +45,8 @@ class SandboxParams(Section):
         if self.call_wall_s < self.call_cpu_s:
             cpu_s = self.call_cpu_s
             yield f"call_wall_s {self.call_wall_s} with call_cpu_s {cpu_s} is impossible; expected as much or more"
+        if self.output_mib > self.memory_mib:
+            yield f"output_mib {self.output_mib} with memory_mib {self.memory_mib} is impossible; expected at most that"
         if self.program_wall_s < self.call_wall_s:
             yield (
                 f"program_wall_s {self.program_wall_s} with call_wall_s {self.call_wall_s} is impossible; "

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from stages.params.code.published import PublishedParams, Source
 from stages.params.section import Section
+from stages.params.tokenizer import MOST_IDS
 
 BYTES_AND_SPECIAL = 260
 """Smallest vocabulary: 256 bytes and four special tokens."""
@@ -14,7 +15,7 @@ BYTES_AND_SPECIAL = 260
 class TrainChatTokenizerParams(Section):
     """Byte-level BPE on the training chats, split as Qwen's (digits stand alone), with ChatML's special tokens."""
 
-    vocab_size: int = Field(ge=BYTES_AND_SPECIAL)
+    vocab_size: int = Field(ge=BYTES_AND_SPECIAL, le=MOST_IDS)
     """Ids in all, with the special tokens, which are the last ones."""
     min_count: int = Field(ge=1)
     """Rarer pairs are not merged."""
