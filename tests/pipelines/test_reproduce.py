@@ -17,12 +17,14 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Crashed, Running
 
+from pipelines.alone import LOCK, alone
 from pipelines.children import SILENT, Children
 from pipelines.serve import HOST, environment, server, serving
 from pipelines.setup import AUTOMATION
 from pipelines.workspace import Workspace
 from tests.pipelines.conftest import LIMITS, checkout, free_port
 from tests.pipelines.projects import LIMIT, Flow, Project, above, until
+from tests.stages import tiny_stage
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -156,15 +158,40 @@ def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> Non
     project.run("dvc", "status", "--quiet")
 
 
+def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> None:
+    outs = ["out/values.json", "out/manifest.json"]
+    stages = {
+        "tiny": {"cmd": "python tiny.py", "deps": ["stages/tiny_code.py", "text"], "params": ["start"], "outs": outs}
+    }
+    project = Project.of(tmp_path / "project", stages, {"start": 10})
+    params = project.root / "params.yaml"
+    old = params.read_text()
+    tiny_stage.make(project.root)
+    params.write_text(old)
+    project.write(stages)
+    (project.root / "hold").touch()
+    flow = project.start()
+    until(lambda: tiny_stage.log(project.root) == "01", "the stage", flow)
+    params.write_text(old.replace("start: 10", "start: 20"))
+    (project.root / "hold").unlink()
+    state = flow.end()
+    assert state.is_failed() and "params.yaml: start: it was changed while the stage ran" in str(state.message)
+    assert not (project.root / "dvc.lock").exists() and not list((project.root / ".dvc/cache").rglob("runs/*"))
+    params.write_text(old)
+    assert project.reproduce().is_completed()
+    assert tiny_stage.log(project.root) == "012"
+    project.run("dvc", "status", "--quiet")
+
+
 def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     workspace = Workspace(project.root)
-    with chdir(project.root):
-        (step,) = workspace.plan([])
-        workspace.freeze([step])
-    project.write({"gate": {**GATE, "cmd": "echo other > gate.txt"}})
-    run = Children(str(project.root), None).stage("gate", "cpu", "key")
+    with chdir(project.root), alone(LOCK, "a flow", "Wait for it"):
+        workspace.freeze(workspace.plan([]))
+        project.write({"gate": {**GATE, "cmd": "echo other > gate.txt"}})
+        run = Children(str(project.root), None).stage("gate", "cpu", "key")
     assert run.state is not None and run.state.is_failed()
+    assert "gate: its command: it was edited after the flow began" in str(run.state.message)
     assert not (project.root / "gate.txt").exists() and not (project.root / "dvc.lock").exists()
 
 
