@@ -146,6 +146,7 @@ class Stage(Generic[P]):
     def execute(self, axes: Mapping[str, str]) -> None:
         """Run the stage in the current folder: check, hold the checkpoints, work, write the manifests."""
         started = time.time()
+        self.params.read(axes)  # what is wrong there is said before what is missing
         began = self._read(axes)
         known = imported(began.code)
         _refuse_changes(known, {file: began.code[file] for file in known})

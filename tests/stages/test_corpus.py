@@ -17,6 +17,7 @@ from softmask.errors import InputError
 from stages.component import Context
 from stages.corpus import Params, run
 from stages.hashing import path_hash
+from stages.manifest import Outside
 from stages.params.corpus import CorpusParams, PackageSourcesParams
 from stages.params.section import validate
 from stages.sources.documents import read_documents
@@ -358,7 +359,8 @@ def test_the_manifest_names_the_package_and_the_bytes_that_were_read(tmp_path: P
     package = corpus.package_sources
     texts = {document.id: document.text for document in package_documents(package)}
     lines = [f"{name}\n{sha256(text.encode()).hexdigest()}\n" for name, text in sorted(texts.items())]
-    assert read == (package.package, package.version, sha256("".join(lines).encode()).hexdigest())
+    digest = sha256("".join(lines).encode()).hexdigest()
+    assert read == Outside(source=package.package, revision=package.version, sha256=digest)
 
 
 def test_package_sources_are_the_selected_files_of_the_pinned_version(tmp_path: Path) -> None:
