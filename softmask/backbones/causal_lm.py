@@ -106,7 +106,7 @@ def _require_sizes(folder: Path) -> None:
         raise _no_judge(error, folder) from None
     if layers > MOST_LAYERS:
         raise InputError(f"{layers} layers", where=str(where), expected=f"at most {MOST_LAYERS}")
-    if described > 2 * stored:  # tied weights may be stored once
+    if stored and described > 2 * stored:  # tied weights may be stored once; none: loading says so
         raise InputError(
             f"a model of {described} parameters, and the files hold {stored}", where=str(where), expected="theirs"
         )

