@@ -7,6 +7,7 @@ computed, another takes from there, outputs and entry in dvc.lock, without compu
 from collections.abc import Sequence
 from typing import Any
 
+from dulwich.errors import NotGitRepository
 from dvc.config import RemoteConfigError
 from dvc.dvcfile import LOCK_FILE
 from dvc.exceptions import DvcException, UploadError
@@ -59,7 +60,7 @@ class Shared:
         try:
             scm.fetch()
             scm.checkout(revision, force=True)
-        except SCMError as error:
+        except (SCMError, NotGitRepository) as error:  # the second where there is no remote
             raise InputError(
                 f"{revision} can't be checked out: {error}", where=str(self._workspace.root), todo="Push it"
             ) from None

@@ -1,10 +1,13 @@
 """Workers with clones of their own: every stage runs once, somewhere, and the coordinator computes nothing."""
 
+import os
 import platform
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir
 from pathlib import Path
@@ -17,6 +20,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from pipelines.alone import NOT_HERE
 from pipelines.serve import HOST, await_answer, environment, started
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
@@ -197,7 +201,8 @@ def of_server(coordinator: Project) -> dict[str, str]:
 
 
 def log(flow: Flow) -> str:
-    """What a flow has said."""
+    """What a flow has said; asked gently, since the server is of one connection."""
+    time.sleep(0.5)
     with get_client(sync_client=True) as client:
         logs = client.read_logs(log_filter=LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow.id])))
     return "\n".join(entry.message for entry in logs)
@@ -268,3 +273,18 @@ def test_what_dvc_does_not_keep_is_named(tmp_path: Path) -> None:
         for name, (_, why) in NOT_KEPT.items():
             with pytest.raises(InputError, match=f"workers can't share {name}, .* no runs of it: {why}"):
                 shared.check_kept(name)
+
+
+@pytest.mark.parametrize("stores", [0, 1])
+def test_a_project_that_is_no_clone_leaves_the_stage_to_other_workers(tmp_path: Path, stores: int) -> None:
+    project = Project.of(tmp_path / "another", {"one": {"cmd": "touch ran", "deps": ["params.yaml"], "outs": ["ran"]}})
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message=another")
+    if stores:
+        project.run("dvc", "remote", "add", "--local", "--quiet", "--default", "store", str(tmp_path / "store"))
+    command = [sys.executable, "-m", "pipelines.once", "one", str(os.getpid()), "0" * 40]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=project.root, env=env, capture_output=True, text=True, check=False)
+    why = f"{'0' * 40} can't be checked out" if stores else "DVC has no default remote"
+    assert (done.returncode, f"error: {project.root}: {why}" in done.stderr) == (NOT_HERE, True), done.stderr
+    assert not (project.root / "ran").exists()
