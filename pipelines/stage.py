@@ -66,7 +66,7 @@ def ended(code: int, last: Sequence[str]) -> State[None]:
     if code == 0:
         return Completed()
     if code == NOT_HERE:
-        return _not_here("the reason is in the log of this run")
+        return _not_here(_own_words(last).removeprefix("error: "))
     message = f"{_own_words(last)} (exit code {code})"
     if code == MAY_PASS or code >= 128:  # lack of something, or killed, for want of memory say
         return Failed(name=MAY_PASS_STATE, message=message)

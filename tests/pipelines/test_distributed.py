@@ -220,7 +220,8 @@ def test_what_workers_can_not_run_goes_to_the_next_one_and_is_no_try(coordinator
         foreign = f"worker 'stray' in {here}, which is no clone of this project, could not begin it"
         until(lambda: foreign in log(flow), "the first refusal", flow)
     with started([*command, "--name", "coordinators"], coordinator.root, env):
-        own = f"worker 'coordinators' in {coordinator.root} on {platform.node()} can't run it"
+        root = coordinator.root
+        own = f"worker 'coordinators' in {root} on {platform.node()} can't run it: {root}: flow run"
         until(lambda: own in log(flow), "the second refusal", flow)
     clone = coordinator.root.parent / "a"
     with started(command, clone, env):
