@@ -1,6 +1,7 @@
 """How long a program waits, as the kernel sees it from outside: a busy machine doesn't count, nor can it be stopped."""
 
 import os
+import select
 import signal
 import time
 from contextlib import suppress
@@ -40,6 +41,12 @@ class WaitingClock:
         """Send it a signal, if it still lives."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, number)
+
+    def over(self) -> bool:
+        """Whether it has ended; then its number is nobody's, or this process's own."""
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        return bool(poll.poll(0))
 
     def cpu_s(self) -> float:
         """CPU seconds of it so far; exact, unlike RLIMIT_CPU, which counts in ticks of the scheduler."""

@@ -145,12 +145,14 @@ class Process:
         seconds, self._unlooked_s = self._unlooked_s, 0.0
         if self._clock is None:
             self._hear()
-        if self._clock is None or self._ended:
+        if self._clock is None:
             return
-        waited = self._clock.look(seconds)
+        waited, computed_s = self._clock.look(seconds), self._clock.cpu_s()
+        if self._clock.over():
+            return  # so what was seen may not be its own
         self._waited_s += waited
         self._call_waited_s += waited
-        if max(self._waited_s, self._clock.cpu_s()) >= self._wall_s:
+        if max(self._waited_s, computed_s) >= self._wall_s:
             self._late = True
             self._clock.tell(signal.SIGKILL)
         elif self._call_waited_s >= self._call_wall_s:

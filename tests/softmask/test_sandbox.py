@@ -24,6 +24,7 @@ from softmask.evaluation import sandbox_inside
 from softmask.evaluation.plain_data import Bounds, encode
 from softmask.evaluation.sandbox import Answer, Outcome, Program, Record, Sandbox
 from softmask.evaluation.sandbox_kinds import Isolation
+from softmask.evaluation.sandbox_process import Process
 from softmask.evaluation.sandbox_walls import landlock_version
 from tests.softmask.sandboxes import CHECK, GOOD, LIMITS, PATIENT, SECRET, SETTINGS, within
 
@@ -413,3 +414,21 @@ def test_a_hanging_problem_changes_no_other_s_verdict(walled: Sandbox) -> None:
     for body in ("while True: pass", "import os; os._exit(0)", "return x"):
         walled.run(program(body))
         assert walled.run(Program(GOOD, "f", tuple(SECRET.base_input))) == alone
+
+
+def test_a_program_that_has_ended_is_not_late_however_long_its_keeper_takes_to_say_so() -> None:
+    """Its number is gone by then: what the clock reads instead is the judge's own time."""
+    while time.process_time() < 0.3:
+        pass
+    (calls, calling), (answering, answers) = os.pipe(), os.pipe()
+    report, reporting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen(["true"]) as ended:
+        socket.send_fds(reporting, [b"started"], [os.pidfd_open(ended.pid)])
+    process = Process(calling, answering, report, wall_s=0.2, call_wall_s=9)
+    saying = threading.Timer(0.5, reporting.send, [b'{"code": 7, "cpu_s": 0.1}'])
+    saying.start()
+    assert process.report() == {"late": False, "code": 7, "cpu_s": 0.1}
+    process.close()
+    for descriptor in (calls, answers):
+        os.close(descriptor)
+    reporting.close()
