@@ -24,6 +24,8 @@ R = TypeVar("R")
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["evalplus.eval", "evalplus.sanitize"])  # a second, once
 _END_S = 10.0
+_FROM_OUTSIDE = (signal.SIGTERM, signal.SIGKILL)
+"""What ends a process that has broken no bound."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,29 @@ class BoundedProcess(Generic[S]):
         Raises:
             BeyondBounds: it was ended.
         """
-        connection, _ = self._running = self._running or self._start()
-        try:
-            connection.send((work, item))
-            made, error = connection.recv()
-        except (EOFError, OSError):
-            self._end(0)
-            raise BeyondBounds from None
+        done = self._done(work, item)
+        if isinstance(done, int) and -done in _FROM_OUTSIDE:
+            done = self._done(work, item)  # killed by a person, or for want of memory on the machine
+        if isinstance(done, int):
+            raise BeyondBounds
+        made, error = done
         if error is not None:
             raise error
         result: R = made
         return result
+
+    def _done(self, work: Callable[[T, S], R], item: T) -> tuple[Any, Exception | None] | int:
+        """Result and error, or the exit status of a process that was ended."""
+        connection, process = self._running = self._running or self._start()
+        try:
+            connection.send((work, item))
+            made: tuple[Any, Exception | None] = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            status = process.exitcode or 0
+            self._end(0)
+            return status
+        return made
 
     def _start(self) -> "tuple[Connection[Any, Any], ForkServerProcess]":
         ours, theirs = _FORKS.Pipe()
