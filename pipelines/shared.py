@@ -108,14 +108,16 @@ class Shared:
                     raise
 
     def check_kept(self, stage: str) -> None:
-        """See that what workers make of a stage can come from them.
+        """See that what workers make of a stage can come from them, or data from the remote.
 
         Raises:
-            InputError: DVC doesn't keep its runs.
+            InputError: DVC doesn't keep its runs, or the data is not what was added.
         """
         with self._workspace.locked():
             (found,) = self._repo.stage.collect(stage)
-            if not found.is_data_source and (why := _not_kept(found)):
+            if found.is_data_source:
+                _check_added(found)
+            elif why := _not_kept(found):
                 raise InputError(
                     f"workers can't share {stage}, since DVC's run cache keeps no runs of it: {why}",
                     where="dvc.yaml",
@@ -182,3 +184,13 @@ def _not_kept(stage: Any) -> str | None:
         if out.persist or not (out.use_cache or out.is_metric or out.is_plot):
             return f"its output {out} has {'persist: true' if out.persist else 'cache: false'}"
     return None
+
+
+def _check_added(data: Any) -> None:
+    for out in data.outs:
+        if out.exists and out.workspace_status():
+            raise InputError(
+                "it was changed since it was added, so workers have another",
+                where=out.def_path,
+                todo=f"dvc add {out.def_path}; then dvc push, commit and git push",
+            )

@@ -136,6 +136,15 @@ def test_a_change_that_is_not_committed_is_refused(coordinator: Project) -> None
     params.write_text(committed)
     assert state.is_failed()
     assert "params.yaml changed since the last commit" in str(state.message)
+    coordinator.run("dvc", "pull", "--quiet", "data.dvc")
+    data = coordinator.root / "data"
+    added = data.read_text()
+    data.unlink()
+    data.write_text("edited\n")
+    state = coordinator.reproduce(distributed=True)
+    edited, _ = data.read_text(), data.write_text(added)
+    assert state.is_failed() and edited == "edited\n"
+    assert "data: it was changed since it was added, so workers have another. dvc add data" in str(state.message)
     assert len(coordinator.runs()) == before
 
 
