@@ -6,10 +6,14 @@ library works in a process of its own with hard bounds, which is replaced when i
 """
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,10 +22,13 @@ from typing import Self
 
 from softmask.errors import InputError
 from softmask.evaluation import math_worker  # so that it is in the import closure of who scores
+from softmask.evaluation.sandbox_clock import WaitingClock
 
 WORKER = Path(str(math_worker.__file__))
 START_SECONDS = 120
-"""For a process to import sympy, on however busy a machine."""
+"""For a process to wait for what it imports."""
+_TICK_S = 0.05
+"""Seconds between two looks at whether it waits."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,9 @@ class MathSettings:
     Args:
         float_rounding: decimals that count where one side is a decimal fraction.
         numeric_precision: digits of a numeric comparison.
-        step_seconds: for reading a text and for each comparison; math-verify's own timeout, after which it goes on.
-        total_seconds: for one verdict; then the process is ended.
+        step_seconds: CPU seconds for reading a text and for each comparison; math-verify's own timeout, after which it
+            goes on.
+        total_seconds: CPU seconds for one verdict, and seconds that its process may wait; then it is ended.
         memory_mib: of that process.
     """
 
@@ -96,14 +104,10 @@ class MathScorer:
         worker = self._worker or self._start()
         assert worker.stdin is not None, "started with a pipe"
         stdin = worker.stdin
-        try:
-            reply = _line(worker, self.settings.total_seconds, lambda: stdin.write(f"{question}\n"))
-        except TimeoutError:
-            self._end()
-            return MathOutcome.TIMEOUT
-        if not reply:  # it was ended by the kernel: too deep a stack, or the CPU limit
-            self._end()
-            return MathOutcome.LIMIT
+        reply = _line(worker, self.settings.total_seconds, lambda: stdin.write(f"{question}\n"))
+        if not reply:  # it was ended: too deep a stack, or its time was up
+            status = self._end()
+            return MathOutcome.TIMEOUT if status in (-signal.SIGXCPU, -signal.SIGALRM) else MathOutcome.LIMIT
         return reply
 
     def _start(self) -> "subprocess.Popen[str]":
@@ -126,11 +130,14 @@ class MathScorer:
             )
         return self._worker
 
-    def _end(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker.communicate()
-            self._worker = None
+    def _end(self) -> int:
+        """End the worker, if there is one, and tell its exit status."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return 0
+        worker.kill()
+        worker.communicate()
+        return worker.returncode
 
 
 def verdict(answer: str, text: str, settings: MathSettings) -> bool:
@@ -142,14 +149,17 @@ def verdict(answer: str, text: str, settings: MathSettings) -> bool:
 def _line(worker: "subprocess.Popen[str]", seconds: float, ask: Callable[[], object] = lambda: None) -> str:
     """The worker's next line, empty if it has ended. It writes whole lines.
 
-    Raises:
-        TimeoutError: it gives none in time.
+    Args:
+        seconds: that it may wait; then it is ended by SIGALRM.
     """
     assert worker.stdout is not None, "started with a pipe"
     try:
         ask()
     except BrokenPipeError:
         return ""
-    if not select.select([worker.stdout], [], [], seconds)[0]:
-        raise TimeoutError
+    with closing(WaitingClock(os.pidfd_open(worker.pid), time.monotonic())) as clock:
+        while not select.select([worker.stdout], [], [], _TICK_S)[0]:
+            seconds -= clock.look(_TICK_S)
+            if seconds <= 0:
+                clock.tell(signal.SIGALRM)
     return worker.stdout.readline().strip()

@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import resource
+import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 READY = "ready"
@@ -42,10 +44,34 @@ def allow_seconds(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
+def cpu_timeout(timeout_seconds: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """math-verify's own `timeout`, but in CPU time, not by the clock: a busy machine changes no verdict."""
+
+    def decorator(work: Callable[..., Any]) -> Callable[..., Any]:
+        def bounded(*args: Any, **named: Any) -> Any:
+            signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
+            try:
+                return work(*args, **named)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+
+        return bounded
+
+    return decorator
+
+
+def _time_is_up(number: int, frame: object) -> None:
+    from math_verify.errors import TimeoutException
+
+    raise TimeoutException("Operation timed out!")
+
+
 def answer_questions(replies: int) -> None:
     """Serve until stdin ends; `replies` is the file descriptor that replies go to."""
-    from math_verify import parse, verify  # sympy: a second, and only after the limits
+    from math_verify import grader, parse, parser, verify  # sympy: a second, and only after the limits
 
+    parser.timeout = grader.timeout = cpu_timeout
+    signal.signal(signal.SIGPROF, _time_is_up)
     timeouts = _Timeouts()
     library = logging.getLogger("math_verify")
     library.addHandler(timeouts)

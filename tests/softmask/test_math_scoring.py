@@ -1,15 +1,19 @@
 """Answers to maths problems: what counts as right, and that no text outlasts its bounds or runs as code."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import psutil
 import pytest
 
 from softmask.errors import InputError
 from softmask.evaluation.math_scoring import MathOutcome, MathScorer, MathSettings, verdict
+from tests.softmask.sandboxes import busy_core
 
 SETTINGS = MathSettings(float_rounding=6, numeric_precision=15, step_seconds=1, total_seconds=4, memory_mib=1024)
 
@@ -105,6 +109,29 @@ def test_the_process_is_ended_where_the_library_does_not_stop_itself() -> None:
         started = time.monotonic()
         assert scorer.outcome("42", r"\boxed{(10^{10})!}") in (MathOutcome.TIMEOUT, MathOutcome.LIMIT)
         assert time.monotonic() - started < 10  # a process starts, and works for a second
+        assert scorer.outcome("42", "42") is MathOutcome.PASS
+
+
+@pytest.mark.slow
+def test_a_busy_machine_changes_no_verdict() -> None:
+    """A third of the second that there is."""
+    with MathScorer(replace(SETTINGS, total_seconds=1)) as scorer:
+        assert scorer.outcome("42", "42") is MathOutcome.PASS
+        worker = scorer._worker
+        with busy_core():
+            assert worker is not None
+            os.sched_setaffinity(worker.pid, os.sched_getaffinity(0))
+            assert scorer.outcome("80200", rf"\boxed{{{'+'.join(map(str, range(1, 401)))}}}") is MathOutcome.PASS
+        assert scorer._worker is worker
+
+
+def test_a_process_that_waits_for_ever_is_ended() -> None:
+    with MathScorer(replace(SETTINGS, total_seconds=1)) as scorer:
+        assert scorer.outcome("42", "42") is MathOutcome.PASS
+        assert scorer._worker is not None
+        scorer._worker.send_signal(signal.SIGSTOP)
+        Timer(1.5, scorer._worker.send_signal, [signal.SIGCONT]).start()
+        assert scorer.outcome("42", "42") is MathOutcome.TIMEOUT
         assert scorer.outcome("42", "42") is MathOutcome.PASS
 
 

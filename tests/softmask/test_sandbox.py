@@ -26,7 +26,7 @@ from softmask.evaluation.sandbox import Answer, Outcome, Program, Record, Sandbo
 from softmask.evaluation.sandbox_kinds import Isolation
 from softmask.evaluation.sandbox_process import Process
 from softmask.evaluation.sandbox_walls import landlock_version
-from tests.softmask.sandboxes import CHECK, GOOD, LIMITS, PATIENT, SECRET, SETTINGS, within
+from tests.softmask.sandboxes import CHECK, GOOD, LIMITS, PATIENT, SECRET, SETTINGS, busy_core, within
 
 REPOSITORY = Path(__file__).parents[2]
 BURNER = """
@@ -121,17 +121,7 @@ def test_time_is_counted_per_call(walled: Sandbox) -> None:
     assert 1 < len(endless.records) < 9
 
 
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    """A core that everything started from here on has to share."""
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_core")
 def test_a_busy_machine_changes_no_verdict() -> None:
     """Beside a program that burns 15 threads, and beside other people's work, on one core."""
     limits = replace(LIMITS, wall_s=1, memory_mib=1024, threads=32)
@@ -141,24 +131,18 @@ def test_a_busy_machine_changes_no_verdict() -> None:
     computing = (
         "import time; start = time.process_time()\n    while time.process_time() < start + 0.1: pass\n    return x"
     )
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
-    try:
-        with Sandbox(small) as sandbox, Sandbox(small) as neighbour, ThreadPoolExecutor(1) as pool:
-            assert sandbox.available() is None and neighbour.available() is None
-            burnt = pool.submit(neighbour.run, burner)
-            for body in (computing, "import time; time.sleep(0.3); return x"):
-                assert value(sandbox.run(program(body))) == 1
-            asked = "def check(candidate):\n    assert [candidate(n) for n in range(2)] == [0, 1]\n"
-            assert sandbox.check(program(computing), asked).passed
-            started = time.monotonic()
-            asleep = sandbox.run(program("import time; time.sleep(60)"))
-            assert asleep.failure == Record(Answer.TIMEOUT, detail="a call took too long")
-            assert time.monotonic() - started < 50
-            assert burnt.result().failure == Record(Answer.TIMEOUT, detail="the program took too long")
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
+    with busy_core(), Sandbox(small) as sandbox, Sandbox(small) as neighbour, ThreadPoolExecutor(1) as pool:
+        assert sandbox.available() is None and neighbour.available() is None
+        burnt = pool.submit(neighbour.run, burner)
+        for body in (computing, "import time; time.sleep(0.3); return x"):
+            assert value(sandbox.run(program(body))) == 1
+        asked = "def check(candidate):\n    assert [candidate(n) for n in range(2)] == [0, 1]\n"
+        assert sandbox.check(program(computing), asked).passed
+        started = time.monotonic()
+        asleep = sandbox.run(program("import time; time.sleep(60)"))
+        assert asleep.failure == Record(Answer.TIMEOUT, detail="a call took too long")
+        assert time.monotonic() - started < 50
+        assert burnt.result().failure == Record(Answer.TIMEOUT, detail="the program took too long")
 
 
 def test_a_program_sees_python_and_its_own_empty_folder(walled: Sandbox) -> None:
