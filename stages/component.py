@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, Self, TypeVar
 
 import typer
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from softmask.errors import InputError, Unavailable
@@ -115,6 +114,10 @@ class Context(Generic[P]):
     sources: list[Outside] = field(default_factory=list)
     """Filled by `run` with what it read from outside the repository, so that audits end there."""
 
+    def made(self) -> dict[str, Any]:
+        """The hashes of all outputs but the manifest, by path."""
+        return {str(path): path_hash(path) for name, path in self.outputs.items() if name != "manifest"}
+
 
 @dataclass(frozen=True)
 class Stage(Generic[P]):
@@ -158,25 +161,29 @@ class Stage(Generic[P]):
             for path in context.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.run(context)
-            _refuse_changes(began.flat(), self._read(axes).flat())
-            write_manifests(record, context, started)
+            made = context.made()  # takes long where much was made, and an edit meanwhile is one, too
+            _refuse_changes(began.flat() | context.read, self._read(axes).flat() | _hashes(context.read))
+            write_manifests(record, context, made, started)
             checkpoints.clear()
 
     def _read(self, axes: Mapping[str, str]) -> "_Read":
         """What this instance is made from, as it lies there now.
 
         Raises:
-            InputError: an input or a parameter is missing.
+            InputError: an input, a parameter or code is missing, or can't be read.
         """
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         for path in inputs.values():
             if not path.exists():
                 raise InputError("the input is missing", where=str(path), todo="Make it first: dvc repro")
-        return _Read(
-            params=self.params.raw(axes),
-            inputs={str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
-            code={path: file_md5(Path(path)) for path in declared_code(self.name)},
-        )
+        try:
+            return _Read(
+                params=self.params.raw(axes),
+                inputs={str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
+                code={path: file_md5(Path(path)) for path in declared_code(self.name)},
+            )
+        except OSError as error:  # such as code that another commit, checked out meanwhile, doesn't have
+            raise InputError(f"can't be read ({error.strerror})", where=str(error.filename)) from None
 
     def main(self) -> None:
         """The command line `python -m stages.NAME [--axis VALUE ...]`; exit codes as `run_command` has them."""
@@ -251,6 +258,12 @@ def _refuse_changes(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             )
 
 
+def _hashes(read: Mapping[str, Any]) -> dict[str, Any]:
+    """What lies there now, as `Context.read` says it."""
+    now = {path: path_hash(Path(path)) for path in read}
+    return {path: {key: now[path][key] for key in said} for path, said in read.items()}
+
+
 def seed_of(text: str) -> int:
     """The seed that the command line gives.
 
@@ -266,28 +279,31 @@ def declared_stages(file: Path = Path("dvc.yaml")) -> dict[str, Any]:
     """The stages of dvc.yaml by name, a matrix as one.
 
     Raises:
-        InputError: the file isn't there.
+        InputError: the file isn't there, or is no pipeline.
     """
-    if not file.exists():
-        raise InputError("the file is missing", where=str(file), todo="Run from the repository's root")
-    stages: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    stages: dict[str, Any] = lookup(read_yaml(file), "stages", str(file))
     return stages
 
 
 def declared_code(stage: str) -> list[str]:
-    """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact."""
-    return sorted(dep for dep in declared_stages()[stage]["deps"] if dep.startswith(("softmask/", "stages/")))
+    """The code files that dvc.yaml declares for a stage: its import closure, which a test holds to be exact.
+
+    Raises:
+        InputError: it declares no such stage, perhaps any more.
+    """
+    deps = lookup({"stages": declared_stages()}, f"stages.{stage}.deps", "dvc.yaml") or ()
+    return sorted(dep for dep in deps if dep.startswith(("softmask/", "stages/")))
 
 
-def write_manifests(record: Mapping[str, Any], context: Context[Any], started: float) -> None:
+def write_manifests(record: Mapping[str, Any], context: Context[Any], made: Mapping[str, Any], started: float) -> None:
     """Write manifest.json, and run.json beside it.
 
     Args:
         record: stage, params, inputs and code, as its manifest says them.
+        made: the hashes of its outputs, `Context.made`.
         started: when, in seconds since 1970.
     """
     manifest = context.outputs["manifest"]
-    made = {str(path): path_hash(path) for name, path in context.outputs.items() if name != "manifest"}
     read = {**record["inputs"], **context.read}
     rest = {"inputs": read, "outputs": made, "counts": context.counts, "sources": context.sources}
     Manifest(**{**record, **rest}, environment=Environment.here()).write(manifest)

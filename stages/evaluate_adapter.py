@@ -68,7 +68,7 @@ def evaluate(path: Path, family: str, name: str) -> dict[str, Any]:
         scored, scoring = _context(held, code_score.STAGE, axes, scores, samples)
         code_score.run(scoring)
         for record, context in ((generated, generating), (scored, scoring)):
-            write_manifests(record, context, started)
+            write_manifests(record, context, context.made(), started)
             context.checkpoints.clear()
     metrics: dict[str, Any] = read_json(scoring.outputs["metrics"])
     return metrics

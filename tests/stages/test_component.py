@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from dvc.repo import Repo
 
 from softmask.errors import InputError
-from stages.component import run_command
+from stages.component import Context, run_command
 from stages.files import dump_json, read_json, write_json
 from stages.hashing import file_md5, path_hash
 from stages.store import Checkpoints
@@ -202,6 +203,63 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_ran_with(
     tiny_stage.stage(folder).execute({})
     assert tiny_stage.log(folder) == "012012", "the work was kept"
     assert (folder / "out/manifest.json").read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("dvc.yaml", "stages: {tiny: [\n", "dvc.yaml, line 2, column 1: not valid YAML"),
+        ("dvc.yaml", "stages: {other: {cmd: x}}\n", "dvc.yaml: stages.tiny: missing"),
+        ("dvc.yaml", "", "dvc.yaml: the file is empty"),
+        ("stages/tiny_code.py", None, "stages/tiny_code.py: can't be read (No such file or directory)"),
+    ],
+)
+def test_another_commit_that_is_checked_out_while_a_stage_runs_is_one_line(
+    folder: Path, file: str, text: str | None, said: str
+) -> None:
+    (folder / "hold").touch()
+    process = tiny_stage.start(folder)
+    wait_for(lambda: tiny_stage.log(folder) == "01", process)
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(text, encoding="utf-8")
+    (folder / "hold").unlink()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 2 and err.count("\n") == 1 and err.startswith(f"error: {said}")
+    assert len(unfinished(folder)) == 3 and not (folder / "out/manifest.json").exists()
+
+
+def test_what_is_edited_while_a_stages_outputs_are_hashed_is_not_recorded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed(path: Path) -> dict[str, Any]:
+        if path == Path("out/values.json"):
+            Path("params.yaml").write_text("start: 20\n")
+        return path_hash(path)
+
+    monkeypatch.setattr("stages.component.path_hash", hashed)
+    with pytest.raises(InputError, match=r"params\.yaml: start: it was changed while the stage ran"):
+        tiny_stage.stage(folder).execute({})
+    assert len(unfinished(folder)) == 3 and not Path("out/manifest.json").exists()
+
+
+def test_what_is_edited_in_a_collection_after_it_was_read_is_not_recorded(folder: Path) -> None:
+    tiny = tiny_stage.stage(folder)
+
+    def run(context: Context[Any]) -> None:
+        context.read["text/a.txt"] = {"md5": file_md5(Path("text/a.txt"))}
+        tiny.run(context)
+        Path("text/deep/b.txt").write_text("not read")
+        Path("text/a.txt").write_text("b" if edits else "a")
+
+    stage = replace(tiny, run=run, collections=("text",))
+    edits = False
+    stage.execute({})
+    assert set(read_json(Path("out/manifest.json"))["inputs"]) == {"text/a.txt"}
+    edits = True
+    with pytest.raises(InputError, match=r"text/a\.txt: it was changed while the stage ran"):
+        stage.execute({})
 
 
 def test_what_a_stage_does_not_read_may_be_edited_while_it_runs(folder: Path) -> None:
