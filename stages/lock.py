@@ -45,7 +45,7 @@ def keep(root: Path = Path()) -> None:
 def require_whole(root: Path = Path()) -> list[str]:
     """Hold a project's dvc.lock to be whole, and keep a copy. DVC's own messages about a torn one don't say what it is.
 
-    The newest stage without some of its outputs is taken for whole: to DVC it is out of date.
+    One that ends between two entries is taken for whole, as `dvc remove` leaves it: to DVC, what it lacks is out of date.
 
     Returns:
         The stages in it, in its order.
@@ -62,8 +62,6 @@ def require_whole(root: Path = Path()) -> list[str]:
         stages = _stages(text)
     except ValueError as error:
         raise _told(root, LOCK, str(error)) from None
-    if less := _says_less(root, text):
-        raise _told(root, LOCK, less)
     keep(root)
     return list(stages)
 
@@ -76,7 +74,7 @@ def _told(root: Path, file: Path, flaw: str) -> InputError:
 
 
 def restore() -> None:
-    """Put the last whole dvc.lock back, if that which is there is torn.
+    """Put the last whole dvc.lock back, if that which is there is torn or has less.
 
     Raises:
         InputError: there is no whole copy.
@@ -86,7 +84,10 @@ def restore() -> None:
         typer.echo(f"{RWLOCK} was torn and is removed: DVC makes it anew")
     try:
         require_whole()
+        torn = _says_less(Path(), _text(LOCK))
     except InputError:
+        torn = True
+    if torn:
         try:
             stages = _stages(_text(KEPT))
         except ValueError:
@@ -122,20 +123,17 @@ def _ends_early(text: str) -> str | None:
     return None
 
 
-def _says_less(root: Path, text: str) -> str | None:
-    """What a lock has less at its end than the copy, as half a sentence, unless git knows it."""
+def _says_less(root: Path, text: str) -> bool:
+    """Whether a lock has less at its end than the copy, and git doesn't know it: perhaps it was cut there."""
     kept = _text(root / KEPT)
     names, before = _NAME.findall(text), _NAME.findall(kept)
     if text == kept or names != before[: len(names)]:
-        return None
-    if len(names) < len(before):
-        what = f"it has the first {len(names)} stages of {len(before)} that there were"
-    else:
+        return False
+    if len(names) == len(before):
         paths, had = ([path for path, _ in _items(lock.rpartition(f"\n  {names[-1]}:\n")[2])] for lock in (text, kept))
         if len(paths) >= len(had) or paths != had[: len(paths)]:
-            return None
-        what = f"{names[-1]} has {len(paths)} dependencies and outputs of {len(had)}"
-    return None if _known_to_git(root) else f"{what} (if you mean it: git add dvc.lock)"
+            return False
+    return not _known_to_git(root)
 
 
 def _items(text: str) -> list[tuple[str, str]]:
