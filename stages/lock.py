@@ -45,7 +45,7 @@ def keep(root: Path = Path()) -> None:
 def require_whole(root: Path = Path()) -> list[str]:
     """Hold a project's dvc.lock to be whole, and keep a copy. DVC's own messages about a torn one don't say what it is.
 
-    One that ends between two entries is taken for whole, as `dvc remove` leaves it: DVC sees that what it lacks is to do.
+    One that ends between two entries is taken for whole, as `dvc remove` leaves it: DVC sees what it lacks.
 
     Returns:
         The stages in it, in its order.
