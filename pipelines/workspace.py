@@ -114,28 +114,34 @@ class Workspace:
 
         Args:
             name: of the stage.
-            began: what it has to be made from.
+            began: what it has to be made from; None: what lies there now.
 
         Raises:
             DvcException: it failed; because of an InputError if it was edited since.
         """
 
         def run(stage: Any, **options: Any) -> Any:
-            self._check_unedited(stage, began)
+            held = next(self._own([stage])) if began is None else began
+            self._check_unedited(stage, held)
+            save = stage.save
+
+            def save_unedited(**how: Any) -> None:
+                self._check_unedited(stage, held)  # once more: DVC records what lies there when the command has ended
+                save(**how)
+
+            stage.save = save_unedited
             if done := stage.reproduce(**options):
                 stage.dump(update_pipeline=False)
             return done
 
         self.repo.reproduce(targets=[name], single_item=True, repro_fn=run)
 
-    def _check_unedited(self, stage: Any, began: Mapping[str, str] | None) -> None:
-        if began is None:
-            return
+    def _check_unedited(self, stage: Any, began: Mapping[str, str]) -> None:
         (now,) = self._own([stage])
         names = [name for name in {**now, **began} if began.get(name) != TO_COME]
         if edited := [name for name in names if began.get(name) != now.get(name)]:
             raise InputError(
-                "it was edited after the flow began, and the edit waits for the next run",
+                "it was edited meanwhile, and the edit waits for the next run",
                 where=f"{stage.addressing}: {', '.join(edited)}",
             )
 

@@ -40,9 +40,8 @@ class RunParams(Section):
                 f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}; "
                 "expected micro-batches of equal size"
             )
-        for name in ("warmup_steps", "log_every"):
-            if getattr(self, name) > self.steps:
-                yield f"{name} {getattr(self, name)} with steps {self.steps} is never reached; expected at most steps"
+        if self.warmup_steps > self.steps:
+            yield f"warmup_steps {self.warmup_steps} with steps {self.steps} is never reached; expected at most steps"
         if not all(0 <= beta < 1 for beta in self.betas):
             yield f"betas {list(self.betas)} are wrong; expected two numbers from 0 to below 1"
 

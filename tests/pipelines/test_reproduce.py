@@ -150,7 +150,7 @@ def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> Non
     (project.root / "code").write_text("new\n")
     (project.root / "go").touch()
     state = flow.end()
-    edited = "below: code, params.yaml: n: it was edited after the flow began, and the edit waits for the next run"
+    edited = "below: code, params.yaml: n: it was edited meanwhile, and the edit waits for the next run"
     assert state.is_failed() and edited in str(state.message)
     assert project.said("times") == [] and list(yaml.safe_load(project.lock())["stages"]) == ["gate"]
     assert project.reproduce().is_completed()
@@ -183,6 +183,15 @@ def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> 
     project.run("dvc", "status", "--quiet")
 
 
+def test_an_edit_in_a_command_s_last_moment_is_not_recorded(tmp_path: Path) -> None:
+    edit = {"cmd": "cp n.txt out.txt; echo 2 > n.txt", "deps": ["n.txt"], "outs": ["out.txt"]}
+    project = Project.of(tmp_path / "project", {"edit": edit})
+    (project.root / "n.txt").write_text("1\n")
+    state = project.reproduce()
+    assert state.is_failed() and "edit: n.txt: it was edited meanwhile" in str(state.message)
+    assert not (project.root / "dvc.lock").exists() and not (project.root / ".dvc/cache/runs").exists()
+
+
 def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     workspace = Workspace(project.root)
@@ -191,7 +200,7 @@ def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) ->
         project.write({"gate": {**GATE, "cmd": "echo other > gate.txt"}})
         run = Children(str(project.root), None).stage("gate", "cpu", "key")
     assert run.state is not None and run.state.is_failed()
-    assert "gate: its command: it was edited after the flow began" in str(run.state.message)
+    assert "gate: its command: it was edited meanwhile" in str(run.state.message)
     assert not (project.root / "gate.txt").exists() and not (project.root / "dvc.lock").exists()
 
 

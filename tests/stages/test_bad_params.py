@@ -324,10 +324,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"base.training.warmup_steps": 31},
         "base.training.warmup_steps 31 with steps 30 is never reached; expected at most steps",
     ),
-    "a record later than the training": (
-        {"arms.training.log_every": 13},
-        "arms.training.log_every 13 with steps 12 is never reached; expected at most steps",
-    ),
     "a warm-up longer than an arm": (
         {"arms.training.warmup_steps": 7, "arms.settings.binary.budget": "half"},
         "arms.settings.binary.budget 'half' makes 6 steps, and warmup_steps is 7; expected at most as many",
