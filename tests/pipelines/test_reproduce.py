@@ -137,6 +137,7 @@ def test_a_stage_is_brought_up_to_date_by_the_code_of_its_workspace(tmp_path: Pa
     assert project.said("own") == ["one gate", "two gate"]
 
 
+@pytest.mark.slow
 def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> None:
     below = {**timed("below", 0, ["gate.txt", "code"]), "params": ["n", "orchestration"]}
     project = Project.of(tmp_path / "project", {"gate": GATE, "below": below})
@@ -158,6 +159,7 @@ def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> Non
     project.run("dvc", "status", "--quiet")
 
 
+@pytest.mark.slow
 def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> None:
     outs = ["out/values.json", "out/manifest.json"]
     stages = {
@@ -183,6 +185,7 @@ def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> 
     project.run("dvc", "status", "--quiet")
 
 
+@pytest.mark.slow
 def test_an_edit_in_a_command_s_last_moment_is_not_recorded(tmp_path: Path) -> None:
     edit = {"cmd": "cp n.txt out.txt; echo 2 > n.txt", "deps": ["n.txt"], "outs": ["out.txt"]}
     project = Project.of(tmp_path / "project", {"edit": edit})
@@ -192,6 +195,7 @@ def test_an_edit_in_a_command_s_last_moment_is_not_recorded(tmp_path: Path) -> N
     assert not (project.root / "dvc.lock").exists() and not (project.root / ".dvc/cache/runs").exists()
 
 
+@pytest.mark.slow
 def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     workspace = Workspace(project.root)
