@@ -371,4 +371,6 @@ def test_what_runs_when_serve_is_stopped_is_interrupted_and_the_next_flow_goes_o
                 assert client.read_automations_by_name(AUTOMATION) == []
             assert project.reproduce().is_completed()
             assert flow.run().state_name == "Crashed"
-            assert sorted(str(run.state_name) for run in project.runs()) == ["Completed", "Crashed"]
+            # a try that the first flow began while it was being stopped has been cancelled by the next
+            ends = sorted(str(run.state_name) for run in project.runs())
+            assert ends in (["Completed", "Crashed"], ["Cancelled", "Completed", "Crashed"])
