@@ -16,7 +16,7 @@ class RunParams(Section):
     """Sequences an optimizer step, over all processes and accumulated micro-batches."""
     accumulation: int = Field(ge=1)
     """Micro-batches an optimizer step."""
-    learning_rate: float = Field(gt=0, le=1)
+    learning_rate: float = Field(gt=0)
     """Peak learning rate of the weights."""
     warmup_steps: int = Field(ge=0)
     """Steps of linear warm-up."""

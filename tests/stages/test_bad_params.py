@@ -332,10 +332,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"code.finetuning.training.warmup_steps": 5, "code.arms.settings.sm.budget": "half"},
         "code.arms.settings.sm.budget 'half' makes 4 steps, and warmup_steps is 5; expected at most as many",
     ),
-    "a learning rate without its exponent": (
-        {"arms.training.learning_rate": 2},
-        "arms.training.learning_rate: 2 is wrong; expected at most 1",
-    ),
     "millions of steps to sample": (
         {"sampling.cells.1.nfe": 5_000_000},
         "sampling.cells.1.nfe: 5000000 is wrong; expected at most 100000",
