@@ -53,7 +53,7 @@ class Step:
         upstream: names of the stages that make its inputs.
         recorded: it is in dvc.lock; if not, it is out of date whatever becomes of its upstream.
         stale: it was out of date when the plan was made.
-        own: what it was made from then, beside what other stages make (see `Workspace.own`).
+        own: what it was made from then, beside what other stages make.
     """
 
     name: str
