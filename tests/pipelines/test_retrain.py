@@ -215,7 +215,7 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not(served: Project) 
         assert run.state is not None and run.state.message == Outcome.FIRST, run.state
     first = champion(served.root)
 
-    train(served, 1)
+    train(served, 2)
     bring(served, "new.jsonl", document(1), document(100), '{"text": "cut o')
     with untouched(served):
         worse = start(served)
