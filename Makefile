@@ -6,6 +6,8 @@ LOCK ?= requirements.lock
 PROFILE ?= local
 DIR ?= tests/golden
 PORT :=
+# In two processes of one thread each; tests/conftest.py says which tests stay together.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 # Named after all that the environment is made from, and written last: it is made again when the lock changes,
 # when the checkout has moved, and when an installation was interrupted.
 STAMP := $(VENV)/installed-$(shell { pwd; cat $(LOCK) pyproject.toml; } | cksum | tr ' ' -)
@@ -59,10 +61,10 @@ graph: env ## Bring the code dependencies in dvc.yaml up to date with the import
 	@$(BIN)/python -m stages.graph --write
 
 test: env ## Run the fast tests (under 10 minutes, the environment included)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: test ## Run all tests: the fast ones, then the slow ones (about 45 minutes on two cores)
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 test-golden: env ## Check parity with the reference numbers in a folder (DIR=tests/golden or yours)
 	@test -d '$(DIR)' || { echo "error: there is no folder $(DIR)" >&2; exit 2; }

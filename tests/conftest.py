@@ -11,6 +11,21 @@ from tests.pipeline.clones import LIMIT, Clone, snapshot
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
 
+COSTLY = ("server", "smoke_run")
+"""Fixtures that are made once, since all tests that use them run in one process: minutes of work each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Divide the tests among processes (xdist), by file but for what is costly, and that first: it takes longest."""
+
+    def group(item: pytest.Item) -> str:
+        used = getattr(item, "fixturenames", ())
+        return next((name for name in COSTLY if name in used), item.path.name)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) not in COSTLY)
+
 
 @pytest.fixture(scope="session")
 def private_dvc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
