@@ -149,11 +149,11 @@ class Stage(Generic[P]):
     def execute(self, axes: Mapping[str, str]) -> None:
         """Run the stage in the current folder: check, hold the checkpoints, work, write the manifests."""
         started = time.time()
-        self.params.read(axes)  # what is wrong there is said before what is missing
-        began = self._read(axes)
+        raw = self.params.raw(axes)
+        params = self.params.of(raw, axes)  # what is wrong there is said before what is missing
+        began = self._read(axes, raw)
         known = imported(began.code)
         _refuse_changes(known, {file: began.code[file] for file in known})
-        params = self.params.of(began.params, axes)
         record = {"stage": self.instance(axes), **began._asdict(), "params": params.recorded(axes)}
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
         with hold(location().root, self.instance(axes), key) as checkpoints:
@@ -162,15 +162,16 @@ class Stage(Generic[P]):
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.run(context)
             made = context.made()  # takes long where much was made, and an edit meanwhile is one, too
-            _refuse_changes(began.flat() | context.read, self._read(axes).flat() | _hashes(context.read))
+            now = self._read(axes, self.params.raw(axes))
+            _refuse_changes(began.flat() | context.read, now.flat() | _hashes(context.read))
             write_manifests(record, context, made, started)
             checkpoints.clear()
 
-    def _read(self, axes: Mapping[str, str]) -> "_Read":
+    def _read(self, axes: Mapping[str, str], params: dict[str, Any]) -> "_Read":
         """What this instance is made from, as it lies there now.
 
         Raises:
-            InputError: an input, a parameter or code is missing, or can't be read.
+            InputError: an input or code is missing, or can't be read.
         """
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}
         for path in inputs.values():
@@ -178,7 +179,7 @@ class Stage(Generic[P]):
                 raise InputError("the input is missing", where=str(path), todo="Make it first: dvc repro")
         try:
             return _Read(
-                params=self.params.raw(axes),
+                params=params,
                 inputs={str(path): path_hash(path) for name, path in inputs.items() if name not in self.collections},
                 code={path: file_md5(Path(path)) for path in declared_code(self.name)},
             )
