@@ -15,6 +15,7 @@ COSTLY = ("server", "smoke_run")
 """Fixtures that are made once, since all tests that use them run in one process: minutes of work each."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide the tests among processes (xdist), by file but for what is costly, and that first: it takes longest."""
 
