@@ -15,16 +15,19 @@ COSTLY = ("server", "smoke_run")
 """Fixtures that are made once, since all tests that use them run in one process: minutes of work each."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def group(item: pytest.Item) -> str:
+    """What a test is run together with, in one process of several (xdist)."""
+    used = getattr(item, "fixturenames", ())
+    return next((name for name in COSTLY if name in used), item.path.name)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say so to xdist, which reads it when all are collected."""
+    item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide the tests among processes (xdist), by file but for what is costly, and that first: it takes longest."""
-
-    def group(item: pytest.Item) -> str:
-        used = getattr(item, "fixturenames", ())
-        return next((name for name in COSTLY if name in used), item.path.name)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    """What is costly comes first: it takes longest."""
     items.sort(key=lambda item: group(item) not in COSTLY)
 
 
