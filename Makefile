@@ -6,8 +6,8 @@ LOCK ?= requirements.lock
 PROFILE ?= local
 DIR ?= tests/golden
 PORT :=
-# In two processes of one thread each; tests/conftest.py says which tests stay together.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# In two processes of one thread each, which take file after file.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # Named after all that the environment is made from, and written last: it is made again when the lock changes,
 # when the checkout has moved, and when an installation was interrupted.
 STAMP := $(VENV)/installed-$(shell { pwd; cat $(LOCK) pyproject.toml; } | cksum | tr ' ' -)

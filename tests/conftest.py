@@ -1,34 +1,17 @@
 """What all tests share. Property tests draw the same examples every time. `--golden-dir` is in pytest_golden.py."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from tests.pipeline.clones import LIMIT, Clone, snapshot
 
 settings.register_profile("reproducible", derandomize=True, deadline=None)
 settings.load_profile("reproducible")
-
-COSTLY = ("server", "smoke_run")
-"""Fixtures that are made once, since all tests that use them run in one process: minutes of work each."""
-
-
-def group(item: pytest.Item) -> str:
-    """What a test is run together with, in one process of several (xdist)."""
-    used = getattr(item, "fixturenames", ())
-    return next((name for name in COSTLY if name in used), item.path.name)
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say so to xdist, which reads it when all are collected."""
-    item.add_marker(pytest.mark.xdist_group(group(item)))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is costly comes first: it takes longest."""
-    items.sort(key=lambda item: group(item) not in COSTLY)
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +31,22 @@ def origin(tmp_path_factory: pytest.TempPathFactory, private_dvc: None) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke_run(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Clone, str]:
-    """A fresh clone in which `dvc repro` of the smoke profile has run, and all that it said."""
-    clone = Clone.of(origin, tmp_path_factory.mktemp("smoke") / "clone")
-    running = clone.start("dvc", "repro")
-    assert running.process.wait(LIMIT) == 0, running.said()[-6000:]
-    return clone, running.said()
+    """A fresh clone in which `dvc repro` of the smoke profile has run, and all that it said.
+
+    Of several processes that run tests (xdist, which gives each a folder in one), one makes it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
+    folder.mkdir(exist_ok=True)
+    said = folder / "said.txt"
+    with FileLock(folder / "lock"):
+        if said.exists():
+            return Clone(folder / "clone"), said.read_text()
+        clone = Clone.of(origin, folder / "clone")
+        running = clone.start("dvc", "repro")
+        assert running.process.wait(LIMIT) == 0, running.said()[-6000:]
+        said.write_text(running.said())
+        return clone, running.said()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One server with workers for all tests of the flows."""
+"""A server with workers for the tests of a file."""
 
 import socket
 from collections.abc import Iterator
@@ -39,9 +39,12 @@ def code_for_all(private_dvc: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) -> Iterator[None]:
-    """A real server, workers for stages without a GPU and two for those with one (which need no real GPU)."""
+    """A real server, workers for stages without a GPU and two for those with one (which need no real GPU).
+
+    It ends with the file: server and workers take a good part of a core while they wait.
+    """
     root = checkout(tmp_path_factory.mktemp("server") / "checkout")
     port = free_port()
     settings = {PREFECT_API_URL: f"http://{HOST}:{port}/api", PREFECT_HOME: root / ".prefect"}
