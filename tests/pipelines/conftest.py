@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from pipelines.serve import HOST, serving
+from pipelines.serve import HOST, SETTINGS, serving
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"cpu": 2, "memory": 8, "gpu": 2}
@@ -29,6 +29,14 @@ def checkout(root: Path) -> Path:
     for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
         (root / name).symlink_to(ROOT / name)
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_workers() -> Iterator[None]:
+    """Workers ask for work half as often: so many of them keep the server busy otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS, "PREFECT_WORKER_QUERY_SECONDS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

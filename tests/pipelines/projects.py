@@ -32,14 +32,16 @@ LIMIT = 120.0
 """Seconds after which anything here counts as hung."""
 
 
-def until(condition: Callable[[], Any], what: str, flow: "Flow | None" = None, limit: float = LIMIT) -> Any:
+def until(
+    condition: Callable[[], Any], what: str, flow: "Flow | None" = None, limit: float = LIMIT, pause: float = 0.05
+) -> Any:
     """Wait for a condition; its value. The flow that it waits for must not end meanwhile."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         state = None if flow is None else flow.run().state
         assert state is None or not state.is_final(), f"the flow ended before {what}: {state}"
         assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return value
 
 
@@ -151,7 +153,7 @@ class Flow:
             state = self.run().state
             return state if state is not None and state.is_final() else None
 
-        state: State[Any] = until(last, "the end of the flow", limit=limit)
+        state: State[Any] = until(last, "the end of the flow", limit=limit, pause=0.5)
         return state
 
     def log(self) -> str:

@@ -108,7 +108,7 @@ def test_a_machine_lost_in_training_is_given_up_and_there_are_never_two_writers(
     assert training(clone) == []
     while not flow.run().state.is_final():
         assert len(training(clone)) <= 1, "two writers"
-        time.sleep(0.1)
+        time.sleep(0.3)
     assert flow.end().is_completed()
     await_resume(project)
     assert_same(clone, undisturbed)
