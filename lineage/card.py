@@ -40,10 +40,14 @@ def card(repository: Repository, target: str, revision: str | None = None) -> st
     Raises:
         AuditError: the revision or the target isn't there.
     """
-    traced = trace(repository, target, revision)
+    return card_of(repository, trace(repository, target, revision))[0]
+
+
+def card_of(repository: Repository, traced: Trace) -> tuple[str, bool]:
+    """The card of a closure, and whether all that it tells of was here."""
     results = measured(repository, traced)
     made = ModelCard.from_template(_metadata(traced, results), template_path=str(TEMPLATE), **_content(traced, results))
-    return str(made)
+    return str(made), not traced.gaps and all(each.readable for each in results if each.own)
 
 
 def _metadata(traced: Trace, results: Iterable[Measured]) -> ModelCardData:
@@ -152,15 +156,15 @@ def _run(step: Step) -> tuple[str, str, str, str]:
 
 def _sources(traced: Trace) -> Iterator[tuple[str, str, str]]:
     """Raw data: what people added or imported, what git keeps, and what runs read from outside."""
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[tuple[str, str], str] = {}
     for step in traced.steps:
         if step.kind is not Kind.STAGE:
-            found.update({file.path: (file.hash or "unknown", step.name) for file in step.outputs})
+            found.update({(file.path, file.hash or "unknown"): step.name for file in step.outputs})
         for read in step.inputs:
             if is_data(read) and read.role is not Role.ARTIFACT:
                 origin = "git" if read.role is Role.CODE else read.role.value
-                found.setdefault(read.file.path, (read.file.hash or "unknown", origin))
-    for path, (digest, origin) in found.items():
+                found.setdefault((read.file.path, read.file.hash or "unknown"), origin)
+    for (path, digest), origin in found.items():
         yield code(path), code(digest), code(origin)
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from lineage.citations import Sources, citations
-from lineage.contents import Contents
-from lineage.errors import AuditError
+from lineage.contents import Contents, Recorded
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.model import File, Gap
 from lineage.repository import Repository
@@ -30,8 +30,8 @@ def cited(repository: Repository, report: str, revision: str | None = None) -> l
     recorded = find_file(report, graph, contents)
     page = contents.read(recorded[0] if recorded else File(report))
     if page is None:
-        raise AuditError("the report is not here", where=report, todo="Fetch it: dvc pull")
-    sources = Sources(graph, contents)
+        raise Missing("the report is not here", where=report, todo="Fetch it: dvc pull")
+    sources = Sources(graph, Recorded(state))
     targets, gaps = [], []
     for source in dict.fromkeys(citation.source for citation in citations(page)):
         target = _target(source, graph, contents, sources)
@@ -55,8 +55,7 @@ def _target(source: str, graph: Graph, contents: Contents, sources: Sources) -> 
         value = sources.value(file, key)
     except KeyError:
         return None
-    made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
-    return Target(asked=source, path=file.path, key=key, value=value, hash=file.hash, runs=made)
+    return Target(asked=source, path=file.path, key=key, value=value, hash=file.hash)
 
 
 def _traces(repository: Repository, targets: list[Target], revision: str | None) -> Iterator[Trace]:
@@ -64,9 +63,6 @@ def _traces(repository: Repository, targets: list[Target], revision: str | None)
     traced: dict[str, Trace] = {}
     for target in targets:
         path = str(target.path)
-        if path not in traced:
-            whole = trace(repository, path, revision)
-            traced[path] = whole.model_copy(update={"steps": (), "pins": (), "gaps": ()})
-            yield whole.model_copy(update={"target": target})
-        else:
-            yield traced[path].model_copy(update={"target": target})
+        whole = traced.get(path) or trace(repository, path, revision)
+        traced[path] = whole.model_copy(update={"steps": (), "pins": (), "gaps": ()})
+        yield whole.model_copy(update={"target": target.model_copy(update={"runs": whole.target.runs})})

@@ -19,7 +19,7 @@ from lineage.commands.keep import keep_command
 from lineage.commands.rederive import rederive_command
 from lineage.commands.trace import trace_command
 from lineage.commands.verify import verify_command
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 
 app = typer.Typer(
     help="Where a number came from, how two experiments differ, and whether the bytes are what the lock says.",
@@ -48,6 +48,6 @@ def main() -> None:
         app()
     except AuditError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(Exit.MISTAKE)
+        sys.exit(Exit.PARTIAL if isinstance(error, Missing) else Exit.MISTAKE)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from dvc.utils.serialize import PARSERS, ParseError
 
-from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash
+from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.model import File
 from lineage.states import Kept, State, Workspace
 from lineage.yaml12 import Loader
@@ -84,6 +84,25 @@ class Contents:
         return parsed(self.read(file), file.path)
 
 
+class Recorded(Contents):
+    """The bytes that runs recorded and no others: what was edited since is read from the cache, or not at all."""
+
+    def read(self, file: File) -> bytes | None:
+        """The bytes that have the recorded hash; of a file that has none, what lies there."""
+        if file.is_folder or file.is_external:
+            return None
+        here = self.state.read(file.path)
+        if file.hash is None or (here is not None and _is(here, file)):
+            return here
+        kept = self.object(file.hash, file.algorithm).path
+        found = kept.read_bytes() if kept.is_file() else None
+        return found if found is not None and _is(found, file) else None
+
+
+def _is(data: bytes, file: File) -> bool:
+    return stream_hash(io.BytesIO(data), file.algorithm) == file.hash
+
+
 def listed(data: bytes, digest: str) -> dict[str, str] | None:
     """A folder object's (path) -> hash; None where its bytes aren't those that its name says, or are no such list."""
     if bytes_hash(data) + ".dir" != digest:
@@ -94,6 +113,12 @@ def listed(data: bytes, digest: str) -> dict[str, str] | None:
     except (ValueError, TypeError, KeyError, RecursionError):  # DVC writes none of these, a person may
         return None
     return found if isinstance(entries, list) and all(map(_is_entry, found, found.values())) else None
+
+
+def part_hash(listing: Mapping[str, str], path: str) -> str | None:
+    """The hash of a file or folder inside a folder, by the folder's list; None where it has no such."""
+    inner = {p[len(path) + 1 :]: digest for p, digest in listing.items() if p.startswith(path + "/")}
+    return listing.get(path) or (folder_hash(inner.items()) if inner else None)
 
 
 def _is_entry(path: Any, digest: Any) -> bool:

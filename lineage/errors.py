@@ -16,3 +16,7 @@ class AuditError(Exception):
         parts += [f"expected: {expected}"] if expected else []
         parts += [todo] if todo else []
         super().__init__("\n  ".join(parts))
+
+
+class Missing(AuditError):
+    """What is asked for needs bytes that are not here: nothing is wrong, and the answer would be partial."""

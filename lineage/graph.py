@@ -58,8 +58,8 @@ class _Layout:
 _layouts: dict[frozenset[str], _Layout] = {}
 
 
-class Graph:
-    """All runs of a state.
+class Reader:
+    """Reads the runs of a state's DVC files.
 
     Args:
         state: a commit, an experiment, or the workspace.
@@ -67,24 +67,21 @@ class Graph:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.gaps: list[Gap] = [*state.gaps]
-        self.runs: dict[str, Run] = {run.name: run for run in self._read()}
+        self.gaps: list[Gap] = []
+        """What could not be read."""
 
-    def _read(self) -> Iterator[Run]:
-        files = [*self.state.dvc_files()]
-        for path in files:
-            if path.endswith("dvc.yaml"):
-                continue
-            data = self.state.read(path)
-            if data is None:
-                continue
-            try:
-                if path.endswith(".dvc"):
-                    yield data_run(data, path, self.state.repository.folder)
-                else:
-                    yield from self._lock(path, data)
-            except Unreadable as error:
-                self.gaps.append(Gap(where=path, what=str(error)))
+    def runs(self, path: str) -> Iterator[Run]:
+        """The runs of a dvc.lock or `.dvc` file."""
+        data = None if path.endswith("dvc.yaml") else self.state.read(path)
+        if data is None:
+            return
+        try:
+            if path.endswith(".dvc"):
+                yield data_run(data, path, self.state.repository.folder)
+            else:
+                yield from self._lock(path, data)
+        except Unreadable as error:
+            self.gaps.append(Gap(where=path, what=str(error)))
 
     def _lock(self, path: str, data: bytes) -> Iterator[Run]:
         own, project = posixpath.dirname(path), self.state.repository.folder
@@ -116,6 +113,20 @@ class Graph:
         except Unreadable as error:
             self.gaps.append(Gap(where=path, what=f"a wdir is a template, so that paths are unknown: {error}"))
             return {}
+
+
+class Graph:
+    """All runs of a state.
+
+    Args:
+        state: a commit, an experiment, or the workspace.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        reader = Reader(state)
+        self.runs: dict[str, Run] = {run.name: run for path in state.dvc_files() for run in reader.runs(path)}
+        self.gaps: list[Gap] = [*state.gaps, *reader.gaps]
 
     @cached_property
     def made(self) -> dict[str, tuple[Run, File]]:

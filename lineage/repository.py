@@ -225,14 +225,19 @@ class Repository:
         """The commit that is checked out, or None in a repository without commits."""
         return None if self.git.head_is_unborn else str(self.git.head.peel(pygit2.Commit).id)
 
-    def all_commits(self) -> Iterator[str]:
-        """Every commit of every branch and tag, newest first."""
+    def all_commits(self, more: Iterable[str] = ()) -> Iterator[str]:
+        """Every commit of every branch and tag, newest first.
+
+        Args:
+            more: commits that are taken in with all that is below them.
+        """
         tips = [r for r in self.git.references if r.startswith(("refs/heads/", "refs/tags/", "refs/remotes/"))]
-        if not tips:
+        starts = [*(str(self.git.references[tip].peel(pygit2.Commit).id) for tip in tips), *more]
+        if not starts:
             return
         walker = self.git.walk(None, pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME)
-        for tip in tips:
-            walker.push(self.git.references[tip].peel(pygit2.Commit).id)
+        for start in starts:
+            walker.push(start)
         for commit in walker:
             yield str(commit.id)
 

@@ -3,21 +3,24 @@
 A result is a number in a JSON or YAML output that git keeps, or whose name says that it holds metrics.
 """
 
-import io
 import math
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from lineage.agreement import is_metric
-from lineage.contents import Contents, parsed
+from lineage.contents import Recorded, parsed
 from lineage.graph import Graph
-from lineage.hashing import stream_hash
 from lineage.model import File, Frozen, Run
+from lineage.origins import Origins
 from lineage.repository import Repository
 from lineage.states import State, open_state
 from lineage.trace import Trace
+
+FORMER = re.compile(r" \([0-9a-f]{10}\)$")
+"""What tells a former run from the state's own."""
 
 
 class Measured(Frozen):
@@ -37,15 +40,16 @@ class Measured(Frozen):
 def measured(repository: Repository, traced: Trace) -> list[Measured]:
     """The metrics files of a target's runs, and of runs downstream of them."""
     state = open_state(repository, traced.revision)
-    graph, contents = Graph(state), Contents(state)
+    graph, contents = Graph(state), Recorded(state)
+    origins = Origins(graph)
     names = set(traced.target.runs)
-    above = {run.name: set(graph.upstream([run.name])) for run in graph.stages()}
+    above = {run.name: set(origins.upstream([origins.of(run.name)])) for run in graph.stages()}
     below = {name for name, upstream in above.items() if upstream & names}
     found = []
     for run in graph.stages():
         results = [file for file in run.outputs if _is_result(file, state)] if run.name in below else []
         if results:
-            own = run.name in names or _is_own(run, graph, names, above[run.name], below)
+            own = run.name in names or _is_own(run, origins, names, above[run.name], below)
             found += [_read(run, file, contents, own) for file in results]
     return sorted(found, key=lambda each: (not each.own, each.path))
 
@@ -67,7 +71,7 @@ def _is_result(file: File, state: State) -> bool:
     return state.is_workspace and not state.repository.git.path_is_ignored(file.path)
 
 
-def _is_own(run: Run, graph: Graph, names: set[str], above: set[str], below: set[str]) -> bool:
+def _is_own(run: Run, origins: Origins, names: set[str], above: set[str], below: set[str]) -> bool:
     """Whether a run is about the target alone.
 
     It reads no other instance of the target's stage, it doesn't gather several instances of any stage, and it reads the
@@ -80,8 +84,9 @@ def _is_own(run: Run, graph: Graph, names: set[str], above: set[str], below: set
     stages = {_stage(name) for name in names}
     if any(_stage(name) in stages for name in above - names):
         return False
-    direct = {link.producer.name for link in graph.links(run)}
-    gathered = Counter(_stage(name) for name in direct - set(graph.upstream(names)))
+    direct = {*origins.above(origins.of(run.name))}
+    further = {*origins.upstream(origins.of(name) for name in names if name in origins.graph.runs)}
+    gathered = Counter(_stage(name) for name in direct - further)
     if any(count > 1 for count in gathered.values()):
         return False
     return bool(direct & names) or {_key(name) for name in names} == {_key(name) for name in above & below - names}
@@ -92,13 +97,11 @@ def _stage(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    return name.partition("@")[2]
+    return FORMER.sub("", name).partition("@")[2]
 
 
-def _read(run: Run, file: File, contents: Contents, own: bool) -> Measured:
+def _read(run: Run, file: File, contents: Recorded, own: bool) -> Measured:
     data = contents.read(file)
-    if data is not None and stream_hash(io.BytesIO(data), file.algorithm) != file.hash:
-        data = None
     numbers = numbers_in(parsed(data, file.path)) if own else ()
     return Measured(
         path=file.path, run=run.name, hash=file.hash, numbers=tuple(numbers), own=own, readable=data is not None

@@ -4,6 +4,7 @@ Knows nothing of DVC's formats.
 """
 
 import os
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -16,7 +17,8 @@ from lineage.model import Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
 
-ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", ".dvcignore")
+IGNORING = ".dvcignore"
+ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", IGNORING)
 
 
 class State(ABC):
@@ -96,7 +98,7 @@ class State(ABC):
     def _ignored(self, folder: str) -> GitIgnoreSpec | None:
         """What the .dvcignore of a folder says; None where there is none."""
         if folder not in self._specs:
-            data = self.read(f"{folder}/.dvcignore" if folder else ".dvcignore") or b""
+            data = self.read(f"{folder}/{IGNORING}" if folder else IGNORING) or b""
             self._specs[folder] = _ignoring(data, folder == self.repository.folder)
         return self._specs[folder]
 
@@ -118,11 +120,16 @@ class Committed(State):
 
     def dvc_files(self) -> Iterator[str]:
         """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
+        for path in self.dvc_blobs():
+            if posixpath.basename(path) != IGNORING and not self.ignores(path):
+                yield path
+
+    def dvc_blobs(self) -> dict[str, str]:
+        """Path -> blob id of all that `dvc_files` may give, and of every .dvcignore, which decides on it."""
         folder = self.repository.folder
         tree = self._entry(folder) if folder else self.tree
-        if isinstance(tree, pygit2.Tree):
-            paths = (f"{folder}/{path}" if folder else path for path in _dvc_files(tree))
-            yield from (path for path in paths if not self.ignores(path))
+        found = _dvc_files(tree) if isinstance(tree, pygit2.Tree) else ()
+        return {f"{folder}/{path}" if folder else path: blob for path, blob in found}
 
 
 class Kept(Committed):
@@ -258,20 +265,20 @@ def is_dvc_file(name: str) -> bool:
     return name in ("dvc.yaml", "dvc.lock") or (name.endswith(".dvc") and name != ".dvc")
 
 
-_found: dict[pygit2.Oid, tuple[str, ...]] = {}
-"""Tree -> its DVC files: revisions share most folders."""
+_found: dict[pygit2.Oid, tuple[tuple[str, str], ...]] = {}
+"""Tree -> (path, blob) of its DVC files: revisions share most folders."""
 
 
-def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
+def _dvc_files(tree: pygit2.Tree) -> tuple[tuple[str, str], ...]:
     known = _found.get(tree.id)
     if known is None:
-        found: list[str] = []
+        found: list[tuple[str, str]] = []
         for entry in tree:
             if isinstance(entry, pygit2.Tree):
                 if entry.name != ".dvc" and ".dvc" not in entry:
-                    found += [f"{entry.name}/{path}" for path in _dvc_files(entry)]
-            elif entry.name is not None and is_dvc_file(entry.name):
-                found.append(entry.name)
+                    found += [(f"{entry.name}/{path}", blob) for path, blob in _dvc_files(entry)]
+            elif entry.name is not None and (entry.name == IGNORING or is_dvc_file(entry.name)):
+                found.append((entry.name, str(entry.id)))
         known = _found[tree.id] = tuple(found)
     return known
 

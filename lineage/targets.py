@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lineage.contents import Contents, at
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.model import File
 
@@ -43,7 +43,7 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
     if (found := find_file(asked, graph, contents)) is not None:
         file, key = found
         made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
-        value = _number(file, key, contents) if key else None
+        value = _number(file, key, contents, bool(made)) if key else None
         return Target(asked=asked, path=file.path, key=key or None, hash=file.hash, runs=made, value=value)
     if HASH.fullmatch(asked) and (named := _by_hash(asked, graph)) is not None:
         return named
@@ -118,12 +118,11 @@ def _recorded(path: str, graph: Graph) -> File | None:
     return File(path) if producers else None
 
 
-def _number(file: File, key: str, contents: Contents) -> Any:
+def _number(file: File, key: str, contents: Contents, is_made: bool) -> Any:
+    if (is_made and file.hash is None) or contents.read(file) is None:
+        what = f"the bytes that the record says ({file.hash})" if file.hash else "the list of its folder's files"
+        raise Missing(f"{what} are not here, so that the number can't be read", file.path, todo="Fetch: dvc pull")
     value = contents.value(file)
-    if value is None:
-        raise AuditError(
-            "the file is not here, so that the number can't be read", where=file.path, todo="Fetch it: dvc pull"
-        )
     try:
         return at(value, key)
     except KeyError:

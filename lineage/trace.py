@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from lineage.contents import Contents
+from lineage.checks.case import Case
+from lineage.contents import Recorded
 from lineage.declared import frozen_stages
 from lineage.graph import Graph
 from lineage.lockfile import Unreadable, lock_stages, stage_texts
-from lineage.manifests import Environment, is_manifest, manifest_of
+from lineage.manifests import Environment, Manifest, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
+from lineage.origins import Origin, Origins
 from lineage.pins import own_pins
 from lineage.repository import Repository
 from lineage.seeds import is_seed, seeds_of
@@ -34,6 +36,8 @@ class Role(StrEnum):
     """It lies outside the project."""
     UNPINNED = "unpinned"
     """Neither a run made it nor git keeps it."""
+    LOST = "lost"
+    """A run made it, and no record of that run is here."""
 
 
 class Input(Frozen):
@@ -42,8 +46,9 @@ class Input(Frozen):
     file: File
     role: Role
     blob: str | None = None
-    """Git's id of it in the revision."""
+    """Of code: git's id of what was read; None where git has other bytes."""
     producers: tuple[str, ...] = ()
+    """The names of the steps that made it."""
 
 
 class Parameter(Frozen):
@@ -60,6 +65,11 @@ class Step(Frozen):
     """One run of the closure."""
 
     name: str
+    """What tells it from all others: its address, of a former run with a commit, `train (0d46eb42e8)`."""
+    address: str
+    """What DVC calls it."""
+    past: str | None
+    """The oldest commit that has it; None of a run that the revision has itself."""
     kind: Kind
     folder: str
     command: tuple[str, ...]
@@ -106,15 +116,17 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
         AuditError: the revision or the target isn't there.
     """
     state = open_state(repository, revision)
-    graph, contents = Graph(state), Contents(state)
+    graph, contents = Graph(state), Recorded(state)
     found = find_target(target, graph, contents)
-    names = graph.upstream(found.runs)
     recorded = Recording(repository, state)
+    origins = Origins(graph, lambda run: getattr(recorded.of(run), "id", None))
+    roots, doubts = _roots(found, origins)
+    closure = origins.upstream(roots)
     frozen, unread = _frozen(state)
-    steps = [step(graph.runs[name], graph, contents, recorded, name in frozen) for name in names]
-    gaps = [*graph.gaps, *unread, *recorded.gaps(), *_missing_manifests(names, graph, contents)]
+    steps = [step(origin, origins, recorded, name in frozen) for name, origin in closure.items()]
+    gaps = [*graph.gaps, *unread, *recorded.gaps(), *doubts, *_doubts(closure, origins), *_missing_manifests(closure)]
     return Trace(
-        target=found,
+        target=found.model_copy(update={"runs": tuple(root.name for root in roots)}),
         revision=state.name,
         commit=repository.commit(state.commit) if state.commit else None,
         steps=tuple(steps),
@@ -124,6 +136,28 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     )
 
 
+def _roots(found: Target, origins: Origins) -> tuple[list[Origin], list[Gap]]:
+    """The runs that made a target; of one that a run has read those that made what it read."""
+    graph, path = origins.graph, found.path
+    own = [origins.of(name) for name in found.runs]
+    if path is None or found.hash is None or (path in graph.made and graph.made[path][1].hash == found.hash):
+        return own, []
+    for run in graph.runs.values():
+        for file in run.inputs:
+            if (file.path, file.hash) == (path, found.hash):
+                made = origins.makers(origins.of(run.name), file)
+                return [*made.origins], [Gap(where=path, what=made.gap)] if made.gap is not None else []
+    return own, []
+
+
+def _doubts(closure: Mapping[str, Origin], origins: Origins) -> Iterator[Gap]:
+    """What is not known of who made what."""
+    for reader in closure.values():
+        for file in reader.run.inputs:
+            if (gap := origins.makers(reader, file).gap) is not None:
+                yield Gap(where=file.path, what=gap)
+
+
 def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
     try:
         return frozen_stages(state), []
@@ -131,34 +165,43 @@ def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
         return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
 
 
-def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", frozen: bool) -> Step:
+def step(origin: Origin, origins: Origins, recorded: "Recording", frozen: bool) -> Step:
     """A run with all that is known of it."""
-    manifest = manifest_of(run, contents)
+    run, past = origin.run, origin.past
+    manifest = manifest_of(run, origin.contents)
     parameters = tuple(Parameter(file=f, key=k, value=v, seed=is_seed(k)) for f, k, v in run.settings())
     return Step(
-        name=run.name,
+        name=origin.name,
+        address=run.name,
+        past=past,
         kind=run.kind,
         folder=run.folder,
         command=run.command,
         parameters=parameters,
         seeds=tuple(seeds_of(run)),
-        inputs=tuple(_input(file, graph) for file in run.inputs),
+        inputs=tuple(_input(file, origin, origins, recorded) for file in run.inputs),
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
-        pins=tuple(own_pins(run, manifest, graph.runs.values())),
+        pins=tuple(pin.model_copy(update={"runs": (origin.name,)}) for pin in _pins(origin, manifest)),
         frozen=frozen,
-        recorded=recorded.of(run),
+        recorded=recorded.of(run) if past is None else origin.graph.state.repository.commit(past),
     )
 
 
-def _input(file: File, graph: Graph) -> Input:
-    producers = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
-    blob = graph.state.blob(file.path)
-    if producers:
-        return Input(file=file, role=Role.ARTIFACT, producers=producers)
+def _pins(origin: Origin, manifest: Manifest | None) -> list[Pin]:
+    return own_pins(origin.run, manifest, origin.graph.runs.values())
+
+
+def _input(file: File, reader: Origin, origins: Origins, recorded: "Recording") -> Input:
+    makers, state = origins.makers(reader, file), reader.graph.state
+    if makers.origins:
+        return Input(file=file, role=Role.ARTIFACT, producers=tuple(origin.name for origin in makers.origins))
+    if makers.is_made:
+        return Input(file=file, role=Role.LOST)
     if file.is_external:
         return Input(file=file, role=Role.EXTERNAL)
-    kept = blob is not None or bool(graph.state.committed_under(file.path))
+    blob = recorded.blob(file, reader)
+    kept = blob is not None or state.blob(file.path) is not None or bool(state.committed_under(file.path))
     return Input(file=file, role=Role.CODE if kept else Role.UNPINNED, blob=blob)
 
 
@@ -181,11 +224,12 @@ def _merged(steps: Sequence[Step]) -> tuple[Pin, ...]:
     return tuple(merged.values())
 
 
-def _missing_manifests(names: Sequence[str], graph: Graph, contents: Contents) -> Iterator[Gap]:
-    for name in names:
-        for file in graph.runs[name].outputs:
-            if is_manifest(file.path) and contents.read(file) is None:
-                yield Gap(where=file.path, what="neither here nor in the cache: the run's environment is unknown")
+def _missing_manifests(closure: Mapping[str, Origin]) -> Iterator[Gap]:
+    for origin in closure.values():
+        for file in origin.run.outputs:
+            if is_manifest(file.path) and origin.contents.read(file) is None:
+                what = f"what {origin.name} wrote is neither here nor in the cache: its environment is unknown"
+                yield Gap(where=file.path, what=what)
 
 
 class Recording:
@@ -215,6 +259,14 @@ class Recording:
             if self._repository.is_shallow:  # older commits, which are not here, may have held it before
                 return None
         return self._repository.commit(first) if first is not None else None
+
+    def blob(self, file: File, reader: Origin) -> str | None:
+        """Git's id of a file that a run read, in its own commit or an older one; None where git has other bytes."""
+        case, here = Case(reader.graph, ()), reader.graph.state.blob(file.path)
+        if file.hash is None or file.is_folder or file.is_external:
+            return None
+        blobs = dict.fromkeys([here, *(blob for _, blob in self._history(file.path))] if here else [])
+        return next((b for b in blobs if b is not None and case.blob_hash(b, file.algorithm) == file.hash), None)
 
     def gaps(self) -> list[Gap]:
         """Where history is cut off."""

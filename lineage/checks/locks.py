@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
-from lineage.hashing import folder_hash
+from lineage.contents import part_hash
 from lineage.model import Fault, File, Finding, Run
 
 
@@ -33,12 +33,8 @@ def _inside(case: Case, run: Run, file: File, producer: Run, output: File) -> It
     below = file.path[len(output.path) + 1 :]
     if listing is None:
         yield _unchecked(run, file, f"the list of {output.path} is not here")
-    elif file.is_folder:
-        inner = {p[len(below) + 1 :]: digest for p, digest in listing.items() if p.startswith(below + "/")}
-        if folder_hash(inner.items()) != file.hash:
-            yield _differs(run, file, f"{producer.name} made other files in it")
-    elif listing.get(below) != file.hash:
-        yield _differs(run, file, f"{producer.name} made {listing.get(below, 'no such file')}")
+    elif (made := part_hash(listing, below)) != file.hash:
+        yield _differs(run, file, f"{producer.name} made {made or 'nothing there'}")
 
 
 def _contains(case: Case, run: Run, file: File) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from lineage.commands.common import Output, Revision, Target, hashing, here, write
+from lineage.commands.common import Output, Revision, Target, end, hashing, here, write
 from lineage.export.kinds import Format
+from lineage.trace import trace
 
 
 def export_command(
@@ -14,9 +15,15 @@ def export_command(
     rev: Revision = None,
     output: Output = None,
 ) -> None:
-    """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials."""
-    from lineage.export.formats import export  # a second to import, and only this command needs it
+    """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials.
 
+    Exit code 3: not all could be read.
+    """
+    from lineage.export.formats import export_of  # a second to import, and only this command needs it
+
+    repository = here()
+    traced = trace(repository, target, rev)
     with hashing() as progress:
-        made = export(here(), target, format, rev, progress)
+        made = export_of(repository, traced, format, progress)
     write(made, output)
+    end(partial=bool(traced.gaps))

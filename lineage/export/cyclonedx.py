@@ -6,6 +6,7 @@ The library knows no `modelCard`: it is added to the document, which is then val
 import json
 import tomllib
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -92,19 +93,26 @@ def _hashes(found: Digests) -> list[HashType]:
 
 def _data(traced: Trace) -> Iterator[Component]:
     """Raw data and imports of the whole closure, and what the target's own runs read."""
-    files: dict[str, tuple[File, str]] = {}
+    files: dict[tuple[str, str | None], tuple[File, str]] = {}
     for step in traced.steps:
         if step.kind is not Kind.STAGE:
-            files.update({file.path: (file, step.name) for file in step.outputs})
+            files.update({(file.path, file.hash): (file, step.name) for file in step.outputs})
         for read in step.inputs:
             if is_data(read) and (not read.producers or step.name in traced.target.runs):
-                files.setdefault(read.file.path, (read.file, ", ".join(read.producers) or read.role.value))
-    for path, (file, made_by) in files.items():
+                made_by = ", ".join(read.producers) or read.role.value
+                files.setdefault((read.file.path, read.file.hash), (read.file, made_by))
+    versions = Counter(path for path, _ in files)
+    for (path, digest), (file, made_by) in files.items():
         plain = file.algorithm == "md5" and file.hash is not None and not file.is_folder
         hashes = [HashType(alg=HashAlgorithm.MD5, content=file.hash or "")] if plain else []
         said = {"lineage:from": made_by, f"lineage:{file.algorithm}": file.hash}
         yield Component(
-            name=path, type=ComponentType.DATA, bom_ref=f"data:{path}", hashes=hashes, properties=_properties(said)
+            name=path,
+            type=ComponentType.DATA,
+            version=digest if versions[path] > 1 else None,
+            bom_ref=f"data:{path}@{digest}" if versions[path] > 1 else f"data:{path}",
+            hashes=hashes,
+            properties=_properties(said),
         )
 
 

@@ -8,7 +8,7 @@ from lineage.export.prov_json import prov_json
 from lineage.hashing import Progress
 from lineage.repository import Repository
 from lineage.results import measured
-from lineage.trace import trace
+from lineage.trace import Trace, trace
 
 
 def export(
@@ -32,7 +32,11 @@ def export(
             those that the record names.
         lineage.export.validation.InvalidExport: the document isn't what the format's schema says: a mistake in here.
     """
-    traced = trace(repository, target, revision)
+    return export_of(repository, trace(repository, target, revision), format, progress)
+
+
+def export_of(repository: Repository, traced: Trace, format: Format, progress: Progress | None = None) -> bytes:
+    """A closure in another format; raises as `export`."""
     if format is Format.OPENLINEAGE:
         return openlineage(traced, _namespace(repository, traced.commit.id if traced.commit is not None else None))
     if format is Format.PROV:

@@ -100,7 +100,7 @@ def _events(traced: Trace, namespace: str) -> Iterator[RunEvent]:
                 eventTime=commit.time if commit is not None else UNKNOWN_TIME,
                 producer=BUILDER,
                 run=Run(str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}#{step_id(step)}")), _run_facets(traced, step)),
-                job=Job(namespace, step.name, _job_facets(step, commit)),
+                job=Job(namespace, step.address, _job_facets(step, commit)),
                 inputs=_inputs(step, namespace),
                 outputs=_outputs(step.outputs, namespace) if state is RunState.COMPLETE else [],
             )

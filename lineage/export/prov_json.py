@@ -1,6 +1,7 @@
 """A closure as PROV-JSON: files are entities, runs activities; a person and the software are agents. Sends nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
@@ -34,7 +35,9 @@ class _Document:
         self._files, self._runs, self._agents, self._words = (
             self._document.add_namespace(prefix, f"urn:lineage:{prefix}:") for prefix in ("file", "run", "agent", "dvc")
         )
-        self._entities: dict[str, QualifiedName] = {}
+        self._entities: dict[tuple[str, str | None], QualifiedName] = {}
+        files = [file for step in traced.steps for file in (*(read.file for read in step.inputs), *step.outputs)]
+        self._versions = Counter(path for path, _ in {(file.path, file.hash) for file in files})
         self._software = self._document.agent(
             self._agents["dvc"],
             {PROV_TYPE: self._prov("SoftwareAgent"), self._words["version"]: dvc.__version__},
@@ -82,14 +85,16 @@ class _Document:
             self._document.attribution(made, self._person(recorded))
 
     def _entity(self, file: File, more: dict[str, str | None] | None = None) -> QualifiedName:
-        """The entity of a file, made where it is first met."""
-        if file.path not in self._entities:
-            name = self._entities[file.path] = self._files[_local(file.path)]
+        """The entity of a version of a file, made where it is first met; of several each is named by its hash, too."""
+        key = (file.path, file.hash)
+        if key not in self._entities:
+            version = f"{file.path}@{file.hash}" if self._versions[file.path] > 1 else file.path
+            name = self._entities[key] = self._files[_local(version)]
             said: dict[str, Any] = {"path": file.path, file.algorithm: file.hash, "size": file.size, **(more or {})}
             attributes = {self._words[k]: v for k, v in said.items() if v is not None}
             kind = [(PROV_TYPE, self._prov("Collection"))] if file.is_folder else []
             self._document.entity(name, [*kind, *attributes.items()])
-        return self._entities[file.path]
+        return self._entities[key]
 
     def _person(self, commit: Commit) -> QualifiedName:
         name = self._agents[_local(commit.email or commit.author)]

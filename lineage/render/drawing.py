@@ -59,11 +59,14 @@ class Drawing:
         self.nodes: list[Node] = []
         self.arrows: dict[tuple[str, str], None] = {}
         self.runs: dict[str, Node] = {}
-        self.files: dict[str, Node] = {}
-        self._groups = Counter(name.split("@")[0] for name in closure.steps if "@" in name)
-        for step in closure.steps.values():
+        self.files: dict[tuple[str, str | None], Node] = {}
+        """By path and hash: a former run may have made or read another version."""
+        self._names: set[str] = set()
+        self._groups = Counter(_group(step) for step in closure.steps.values() if "@" in step.address)
+        steps = sorted(closure.steps.values(), key=lambda step: step.past is not None)
+        for step in steps:
             self._add_run(step)
-        for step in closure.steps.values():
+        for step in steps:
             self._add_reads(step)
         self._add_pins()
         for root in roots(closure):
@@ -74,14 +77,22 @@ class Drawing:
         self.nodes.append(node)
         return node
 
+    def name(self, file: File) -> str:
+        """What a version of a file is called: its path; of several, one of the revision's own first, with its hash."""
+        node = self.files.get((file.path, file.hash))
+        return file.path if node is None else node.name
+
     def _file(self, shape: Shape, file: File) -> Node:
-        if file.path not in self.files:
+        key = (file.path, file.hash)
+        if key not in self.files:
             note = "  ".join(part for part in (short(file.hash), size(file)) if part)
-            self.files[file.path] = self._node(shape, file.path, note, file)
-        return self.files[file.path]
+            name = f"{file.path} ({short(file.hash)})" if file.path in self._names else file.path
+            self._names.add(file.path)
+            self.files[key] = self._node(shape, name, note, file)
+        return self.files[key]
 
     def _add_run(self, step: Step) -> None:
-        group = step.name.split("@")[0]
+        group = _group(step)
         group = group if self._groups[group] > 1 else ""
         run = self.runs[step.name] = self._node(Shape.RUN, step.name, _note(step), step, group)
         for file in step.outputs:
@@ -91,7 +102,8 @@ class Drawing:
 
     def _add_reads(self, step: Step) -> None:
         for read in read_files(step):
-            found = [self.files[file.path] for file in self.closure.overlapping(read.file.path, read.producers)]
+            made = self.closure.overlapping(read.file.path, read.producers)
+            found = [self.files[file.path, file.hash] for file in made]
             if not found:
                 found = [self._file(Shape.SOURCE, read.file)]
                 found[0].role = read.role
@@ -115,11 +127,18 @@ class Drawing:
             for name in root.runs:
                 self.runs[name].target = True
             return
-        inside = [node for path, node in self.files.items() if root.name.startswith(f"{path}/")]
-        found = [node for path, node in self.files.items() if overlap(root.name, path) and node not in inside]
+        own = [(path, node) for (path, digest), node in self.files.items() if self._is_of(root, path, digest, node)]
+        inside = [node for path, node in own if root.name.startswith(f"{path}/")]
+        found = [node for path, node in own if overlap(root.name, path) and node not in inside]
         for node in found or [self._asked(root, inside)]:
             node.target = True
             node.numbers |= {str(target.key): value(target.value) for target in root.numbers}
+
+    def _is_of(self, root: Root, path: str, digest: str | None, node: Node) -> bool:
+        """Whether a file is the version that was asked for, or one that its runs made."""
+        if path == root.name and root.hash is not None:
+            return digest == root.hash
+        return not root.runs or bool({*root.runs}.intersection(node.makers))
 
     def _asked(self, root: Root, folders: list[Node]) -> Node:
         """A box for a file that is none of the closure's: one in a folder that a run made, or a raw source."""
@@ -130,6 +149,12 @@ class Drawing:
         self.arrows |= {(self.runs[name].id, asked.id): None for name in makers}
         self.arrows |= {(asked.id, self.runs[name].id): None for name in asked.readers}
         return asked
+
+
+def _group(step: Step) -> str:
+    """The stage that a run is an instance of; former runs are of one of their own."""
+    stage = step.address.split("@")[0]
+    return stage if step.past is None else f"{stage} ({step.past[:10]})"
 
 
 def label(text: str, longest: int) -> str:

@@ -41,7 +41,7 @@ def _box(node: Node) -> str:
 def _style(node: Node) -> str:
     if node.target:
         return "target"
-    if node.role is Role.UNPINNED:
+    if node.role in (Role.UNPINNED, Role.LOST):
         return "unpinned"
     return "source" if node.shape in (Shape.SOURCE, Shape.PINS) else node.shape.value
 

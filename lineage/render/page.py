@@ -90,12 +90,14 @@ def _environment(drawing: Drawing) -> Environment:
         "settings": words.settings,
         "code_files": code_files,
         "read_files": read_files,
+        "named": drawing.name,
+        "role": words.ROLES.get,
     }
     environment.tests |= {
         "step": lambda of: isinstance(of, Step),
         "input": lambda of: isinstance(of, Input),
         "file": lambda of: isinstance(of, File),
-        "unpinned": lambda of: of.role is Role.UNPINNED,
+        "unpinned": lambda of: of.role in (Role.UNPINNED, Role.LOST),
     }
     environment.globals["runs"] = drawing.runs
     return environment
@@ -138,7 +140,7 @@ def _json(drawing: Drawing) -> str:
 def _drawn(node: Node) -> dict[str, object]:
     return {
         "id": node.id,
-        "shape": "unpinned" if node.role is Role.UNPINNED else node.shape.value,
+        "shape": "unpinned" if node.role in (Role.UNPINNED, Role.LOST) else node.shape.value,
         "name": node.name,
         "note": node.note,
         "group": node.group,

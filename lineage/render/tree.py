@@ -7,11 +7,10 @@ from rich.tree import Tree
 
 from lineage.model import File, Kind, Pin
 from lineage.render.closure import Closure, Root, Visit, code_files, union, walk
-from lineage.render.words import counted, printable, settings, short, size, title, when
-from lineage.trace import Input, Role, Step, Trace
+from lineage.render.words import ROLES, counted, printable, settings, short, size, title, when
+from lineage.trace import Input, Step, Trace
 
 MADE = {Kind.STAGE: "", Kind.DATA: "added by hand", Kind.IMPORT: "imported"}
-ROLES = {Role.EXTERNAL: "outside the project", Role.UNPINNED: "no run made it, git doesn't keep it"}
 
 
 def tree(trace: Trace, full: bool = False) -> Tree:

@@ -8,8 +8,14 @@ from rich import filesize
 
 from lineage.model import Commit, File
 from lineage.targets import Target
-from lineage.trace import Step
+from lineage.trace import Role, Step
 
+ROLES = {
+    Role.EXTERNAL: "outside the project",
+    Role.UNPINNED: "no run made it, git doesn't keep it",
+    Role.LOST: "made by a run that is not recorded here",
+}
+"""What is said of an input that neither a run of the closure made nor git keeps."""
 SHORT = 8
 """Characters of a hash that tell files apart by eye."""
 

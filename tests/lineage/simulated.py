@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -215,11 +215,13 @@ class Project:
         params = {"params": [*stage.params]} if stage.params else {}
         return {"cmd": stage.command, "deps": [*stage.code, *stage.inputs], **params, "outs": outs}
 
-    def run(self, force: Iterable[str] = ()) -> None:
-        """`dvc repro`: run what is out of date, or forced, and record it."""
+    def run(self, force: Collection[str] = (), only: Collection[str] | None = None) -> None:
+        """`dvc repro`: run what is out of date, or forced, and record it; with `only`, `--single-item` of these."""
         self.write_pipeline()
         lock = self.lock()
         for name, stage in self.stages.items():
+            if only is not None and name not in only:
+                continue
             now = self._read(stage)
             before = {key: lock.get(name, {}).get(key) for key in now}
             if name in force or before != now or any("md5" not in out for out in lock.get(name, {}).get("outs", [{}])):

@@ -13,6 +13,7 @@ from lineage.cli import app
 from lineage.commands.common import Exit
 from lineage.commands.trace import write as write_page
 from lineage.errors import AuditError
+from lineage.hashing import bytes_hash
 from lineage.model import Gap
 from lineage.render.closure import union
 from lineage.render.drawing import Drawing, Shape
@@ -24,7 +25,8 @@ from lineage.trace import Trace, trace
 from tests.lineage.projects import begin, commit, write
 
 EVIL = "</script><img src=https://evil.example/x onerror=alert(1)>"
-PREPARED, MODEL, METRICS, RAW = "a" * 32, "b" * 32, "c" * 32, "d" * 32
+NUMBERS = '{"loss": {"all": 0.25}, "other": 1}'
+PREPARED, MODEL, METRICS, RAW = "a" * 32, "b" * 32, bytes_hash(NUMBERS.encode()), "d" * 32
 
 
 def entry(command: str, deps: dict[str, str], outs: dict[str, str], params: str = "") -> str:
@@ -38,12 +40,12 @@ def entry(command: str, deps: dict[str, str], outs: dict[str, str], params: str 
 
 LOCK = (
     "schema: '2.0'\nstages:\n  prepare:\n"
-    + entry("cp raw.csv prepared.csv", {"raw.csv": RAW, "code.py": RAW}, {"prepared.csv": PREPARED})
+    + entry("cp raw.csv prepared.csv", {"raw.csv": RAW, "code.py": bytes_hash(b"")}, {"prepared.csv": PREPARED})
     + "".join(
         f"  fit@{name}:\n"
         + entry(
             f"python code.py --seed {name}",
-            {"prepared.csv": PREPARED, "code.py": RAW},
+            {"prepared.csv": PREPARED, "code.py": bytes_hash(b"")},
             {f"models/{name}": MODEL},
             f"    params:\n      params.yaml:\n        fit: {{seed: 3, note: {json.dumps(EVIL)}}}\n",
         )
@@ -58,7 +60,7 @@ LOCK = (
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("render")
     begin(root)
-    write(root, {"dvc.lock": LOCK, "code.py": "", "metrics.json": '{"loss": {"all": 0.25}, "other": 1}'})
+    write(root, {"dvc.lock": LOCK, "code.py": "", "metrics.json": NUMBERS})
     write(root, {"dvc.yaml": "stages: {}\n"})
     commit(root, "first \x1b[31m[red]")
     return root
@@ -81,7 +83,7 @@ def printed(found: Trace, full: bool = False) -> str:
 
 def test_the_tree_goes_from_the_number_down_to_the_raw_source(traced: Trace) -> None:
     lines = printed(traced).splitlines()
-    assert lines[0].startswith("metrics.json:loss.all = 0.25  cccccccc  in main (")
+    assert lines[0].startswith(f"metrics.json:loss.all = 0.25  {METRICS[:8]}  in main (")
     runs = [next(i for i, line in enumerate(lines) if f"─ {name}  " in line) for name in ("score", "fit@1", "prepare")]
     raw = next(i for i, line in enumerate(lines) if "reads raw.csv  dddddddd  2.0 kB" in line)
     assert runs == sorted(runs) and runs[-1] < raw
@@ -230,7 +232,7 @@ def test_arrows_join_a_run_to_the_part_of_an_output_that_it_reads(traced: Trace)
     part = inner.model_copy(update={"file": type(inner.file)("models/1/weights.bin")})
     reader = traced.steps[-1].model_copy(update={"inputs": (part,)})
     drawing = Drawing(union([traced.model_copy(update={"steps": (*traced.steps[:-1], reader)})]))
-    assert (drawing.files["models/1"].id, drawing.runs["score"].id) in drawing.arrows
+    assert (drawing.files["models/1", MODEL].id, drawing.runs["score"].id) in drawing.arrows
     assert "models/1/weights.bin" not in drawing.files
     assert [node.name for node in drawing.nodes if node.shape is Shape.SOURCE] == ["raw.csv"]
 
