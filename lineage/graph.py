@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import yaml
@@ -95,17 +95,8 @@ class Reader:
 
     def _folders(self, path: str) -> dict[str, str]:
         """Stage, or all instances of one -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
-        if b"wdir" not in (data := self.state.read(path) or b""):
-            return {}
-        found: dict[str, str] = {}
-        for name, stage in declared(data).items():
-            body = stage.get("do", stage) if isinstance(stage, dict) else {}
-            folder = body.get("wdir")
-            if isinstance(folder, str):
-                if "${" in folder:
-                    return self._resolved_folders(path)
-                found[name] = folder
-        return found
+        found = working_folders(self.state.read(path) or b"")
+        return self._resolved_folders(path) if found is None else dict(found)
 
     def _resolved_folders(self, path: str) -> dict[str, str]:
         try:
@@ -120,12 +111,14 @@ class Graph:
 
     Args:
         state: a commit, an experiment, or the workspace.
+        runs: what its files say, where they were read before.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, runs: Iterable[Run] | None = None) -> None:
         self.state = state
         reader = Reader(state)
-        self.runs: dict[str, Run] = {run.name: run for path in state.dvc_files() for run in reader.runs(path)}
+        found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
+        self.runs: dict[str, Run] = {run.name: run for run in found}
         self.gaps: list[Gap] = [*state.gaps, *reader.gaps]
 
     @cached_property
@@ -184,6 +177,20 @@ class Graph:
     def stages(self) -> list[Run]:
         """The runs that a command made."""
         return [run for run in self.runs.values() if run.kind is Kind.STAGE]
+
+
+@cache
+def working_folders(data: bytes) -> tuple[tuple[str, str], ...] | None:
+    """(Stage, its `wdir`) as a dvc.yaml has them; None where one is a template."""
+    if b"wdir" not in data:
+        return ()
+    found = []
+    for name, stage in declared(data).items():
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        folder = body.get("wdir")
+        if isinstance(folder, str):
+            found.append((name, folder))
+    return None if any("${" in folder for _, folder in found) else tuple(found)
 
 
 def declared(data: bytes) -> dict[str, Any]:

@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import pygit2
-
 from lineage.contents import Contents, part_hash
-from lineage.graph import Reader
+from lineage.graph import Graph, Reader, working_folders
 from lineage.model import File, Gap, Run
 from lineage.repository import Repository
 from lineage.states import IGNORING, Committed
 
-_Version = tuple[str, str, str | None]
-"""A DVC file's path and blob, and the blob of the dvc.yaml that says where its stages run."""
+_Version = tuple[str, str, object]
+"""A DVC file's path and blob, and where its stages run by the dvc.yaml beside it."""
 _Found = dict[str, list[tuple["Entry", File]]]
 
 
@@ -49,7 +47,8 @@ class Ledger:
         self._of_run: dict[int, Entry] = {}
         self._versions: dict[_Version, tuple[Entry, ...]] = {}
         self._commits: dict[str, tuple[_Version, ...]] = {}
-        self._moves: dict[str, bool] = {}
+        self._folders: dict[str, object] = {}
+        self._above: dict[str, set[str]] = {}
         self._ignored: dict[tuple[str, tuple[str, ...]], bool] = {}
         self._listings: dict[tuple[str, str], dict[str, str] | None] = {}
         head = repository.head()
@@ -67,7 +66,7 @@ class Ledger:
             if not path.endswith((".dvc", "dvc.lock")) or self._ignores(state, path, rules):
                 continue
             beside = blobs.get(path[: -len("dvc.lock")] + "dvc.yaml") if path.endswith("dvc.lock") else None
-            version = (path, blob, beside if beside is not None and self._has_folders(beside) else None)
+            version = (path, blob, None if beside is None else self._working_folders(beside))
             if version not in self._versions:
                 self._versions[version] = self._entries(state, path, order)
             yield version
@@ -77,11 +76,12 @@ class Ledger:
             self._ignored[path, rules] = state.ignores(path)
         return self._ignored[path, rules]
 
-    def _has_folders(self, blob: str) -> bool:
-        """Whether a dvc.yaml may say that stages run elsewhere than in its own folder."""
-        if blob not in self._moves:
-            self._moves[blob] = b"wdir" in self.repository.git[blob].read_raw()
-        return self._moves[blob]
+    def _working_folders(self, blob: str) -> object:
+        """Where a dvc.yaml's stages run; of templates, which need its variables, the blob itself."""
+        if blob not in self._folders:
+            found = working_folders(self.repository.git[blob].read_raw())
+            self._folders[blob] = blob if found is None else found
+        return self._folders[blob]
 
     def _entries(self, state: Committed, path: str, order: int) -> tuple[Entry, ...]:
         reader, found = Reader(state), []
@@ -121,10 +121,12 @@ class Ledger:
         """Runs that made one of a run's outputs as it did."""
         return self.made.get(run.outputs[0].hash or "", []) if run.outputs else []
 
-    def at(self, commit: str) -> Iterator[Entry]:
-        """The runs that a commit's files record."""
-        for version in self._commits.get(commit, ()):
-            yield from self._versions[version]
+    def graph(self, commit: str) -> Graph:
+        """All runs of a commit."""
+        state = Committed(self.repository, commit[:10], commit)
+        if commit not in self._commits:  # that nothing holds any more
+            return Graph(state)
+        return Graph(state, (entry.run for version in self._commits[commit] for entry in self._versions[version]))
 
     def holders(self, entries: Iterable[Entry]) -> dict[Entry, list[str]]:
         """Each run -> the commits that hold it, oldest first."""
@@ -150,11 +152,19 @@ class Ledger:
         found = [*self.makers(file)]
         if before is None or len(found) < 2:
             return found[-1] if found else None
-        above = [entry for entry in found if self._is_above(entry.commit, before)]
+        above = [entry for entry in found if entry.commit in self._upstream(before)]
         return max(above or found, key=lambda entry: entry.order)
 
-    def _is_above(self, commit: str, before: str) -> bool:
-        return commit == before or self.repository.git.descendant_of(pygit2.Oid(hex=before), pygit2.Oid(hex=commit))
+    def _upstream(self, commit: str) -> set[str]:
+        """A commit and all that it was made on, as far as they are here."""
+        if commit not in self._above:
+            found, waiting = {commit}, [commit]
+            while waiting:
+                parents = [p for p in self.repository.parents(waiting.pop()) if p in self._commits and p not in found]
+                found.update(parents)
+                waiting += parents
+            self._above[commit] = found
+        return self._above[commit]
 
     def _agrees(self, entry: Entry, output: File, file: File) -> bool:
         if output.path == file.path:

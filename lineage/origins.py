@@ -14,7 +14,6 @@ from lineage.hashing import LEGACY
 from lineage.ledger import Entry, ledger
 from lineage.manifests import manifest_of
 from lineage.model import File, Run
-from lineage.states import Committed
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Origins:
 
     def _graph(self, commit: str) -> Graph:
         if commit not in self._graphs:
-            self._graphs[commit] = Graph(Committed(self.graph.state.repository, commit[:10], commit))
+            self._graphs[commit] = ledger(self.graph.state.repository).graph(commit)
         return self._graphs[commit]
 
     def _former(self, reader: Origin, file: File) -> tuple[Origin, ...]:
