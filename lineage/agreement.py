@@ -8,10 +8,10 @@ from typing import Any
 
 from lineage.contents import Contents, parsed
 from lineage.graph import Graph
-from lineage.hashing import file_hash, folder_hash, stream_hash
+from lineage.hashing import stream_hash
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Run
-from lineage.states import State, Workspace
+from lineage.states import Workspace
 from lineage.values import ABSENT, plain, same
 
 OF_THE_MACHINE = ("environment", "code")
@@ -65,13 +65,13 @@ class Comparison:
 
     def __init__(self, recorded: Graph, made: Graph, tolerance: float) -> None:
         assert isinstance(made.state, Workspace)
-        self._recorded, self._made, self._clone = recorded, made, made.state
-        self._contents = Contents(recorded.state)
+        self._recorded, self._made = recorded, made
+        self._contents, self._clone = Contents(recorded.state), Contents(made.state)
         self._tolerance = tolerance
 
     def outputs(self, run: Run) -> list[Again]:
         """Every output of a run, compared."""
-        return [self._output(run, file) for file in run.outputs]
+        return [again for file in run.outputs for again in self._output(run, file)]
 
     def inputs(self, run: Run) -> list[str]:
         """What a run read, used or did now that isn't what its record says; empty where all agrees."""
@@ -90,13 +90,24 @@ class Comparison:
             return False
         old, new = recorded[path], now[path]
         # what DVC 2 recorded is hashed as DVC 2 did
-        digest = new.hash if old.algorithm == new.algorithm else state_hash(self._clone, old)
+        digest = new.hash if old.algorithm == new.algorithm else self._clone.current_hash(old)
         return digest == old.hash
 
-    def _output(self, run: Run, file: File) -> Again:
-        made = state_hash(self._clone, file)
+    def _output(self, run: Run, file: File) -> Iterator[Again]:
+        """An output; of a folder that git keeps, each file that is known, so that metrics in it can agree."""
+        whole = self._file(run, file)
+        kept = file.is_folder and self._recorded.state.keeps(file.path)
+        listing = self._contents.listing(file) if kept and whole.agreement is not Agreement.IDENTICAL else None
+        if listing is None:
+            yield whole
+            return
+        for path in sorted({**listing, **self._clone.here(file)}):
+            yield self._file(run, File(f"{file.path}/{path}", listing.get(path), file.algorithm))
+
+    def _file(self, run: Run, file: File) -> Again:
+        made = self._clone.current_hash(file)
         again = Again(run=run.name, path=file.path, agreement=Agreement.IDENTICAL, recorded=file.hash, made=made)
-        here = state_hash(self._recorded.state, file)
+        here = self._contents.current_hash(file)
         edited = here is not None and here != file.hash
         if made == file.hash and not edited:
             return again
@@ -111,7 +122,7 @@ class Comparison:
         if not file.path.endswith(READABLE):
             return again
         before = self._recorded_bytes(file)
-        after = self._clone.read(file.path)
+        after = self._clone.state.read(file.path)
         if before is None or after is None:
             return again.model_copy(update={"what": f"{again.what}; the recorded bytes are not here to be compared"})
         old, new = parsed(before, file.path), parsed(after, file.path)
@@ -158,14 +169,3 @@ def _relative(old: Any, new: Any) -> float | None:
         return None
     largest = max(abs(old), abs(new))
     return abs(old - new) / largest if largest else 0.0
-
-
-def state_hash(state: State, file: File) -> str | None:
-    """The hash of what a state has at a path, made anew; None where it has nothing there."""
-    if not isinstance(state, Workspace):
-        data = None if file.is_external else state.read(file.path)
-        return None if data is None else stream_hash(io.BytesIO(data), file.algorithm)
-    place = state.repository.root / file.path
-    if place.is_dir():
-        return folder_hash((p, file_hash(f, file.algorithm)) for p, f in state.files_under(file.path).items())
-    return file_hash(place, file.algorithm) if place.is_file() else None

@@ -114,14 +114,24 @@ class Comparison:
                 before = hashes.get(file.path)
                 if before is None or before.hash == file.hash or is_manifest(file.path):
                     continue
-                if file.path not in read or any(side.state.keeps(file.path) for side in self.sides):
-                    yield Result(
-                        run=name,
-                        path=file.path,
-                        before=before.hash,
-                        after=file.hash,
-                        numbers=self._numbers(before, file),
-                    )
+                kept = any(side.state.keeps(file.path) for side in self.sides)
+                if kept and before.is_folder and file.is_folder:
+                    yield from self._results_inside(name, before, file)
+                elif kept or file.path not in read:
+                    yield self._result(name, before, file)
+
+    def _results_inside(self, name: str, old: File, new: File) -> Iterator[Result]:
+        """What differs in a folder that git keeps, as far as its files are known."""
+        a, b = self.before.contents.listing(old), self.after.contents.listing(new)
+        if a is None or b is None:
+            yield self._result(name, old, new)
+            return
+        for path in sorted({*a, *b}):
+            if a.get(path) != b.get(path):
+                yield self._result(name, *(File(f"{new.path}/{path}", side.get(path)) for side in (a, b)))
+
+    def _result(self, name: str, old: File, new: File) -> Result:
+        return Result(run=name, path=new.path, before=old.hash, after=new.hash, numbers=self._numbers(old, new))
 
     def outputs_differ(self, name: str) -> bool:
         """Whether a run made other bytes; its manifest, which records its code, doesn't count."""

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from dvc.utils.serialize import PARSERS, ParseError
 
+from lineage.cache import remembered
 from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.model import File
 from lineage.states import Kept, State, Workspace
@@ -43,6 +44,7 @@ class Contents:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._committed: dict[tuple[str, str], dict[str, str]] = {}
 
     def object(self, digest: str, algorithm: str = "md5") -> Object:
         """The place in DVC's cache of what a hash names, whether or not it is there."""
@@ -63,21 +65,43 @@ class Contents:
     def listing(self, file: File) -> dict[str, str] | None:
         """A folder's (path in it) -> hash as its run recorded it: the list or the files that make this hash.
 
-        None where neither the cache, a kept record nor the workspace has such.
+        None where neither the cache, a kept record, the commit nor the workspace has such.
         """
         assert file.hash is not None
         kept = self.object(file.hash, file.algorithm)
         if kept.exists and (found := listed(kept.path.read_bytes(), file.hash)) is not None:
             return found
-        entries = self._entries(file)
-        return entries if entries is not None and folder_hash(entries.items()) == file.hash else None
+        entries = self.state.listing(file.path) if isinstance(self.state, Kept) else self.here(file)
+        return entries if folder_hash(entries.items()) == file.hash else None
 
-    def _entries(self, file: File) -> dict[str, str] | None:
-        if isinstance(self.state, Kept):
-            return self.state.listing(file.path)
-        if isinstance(self.state, Workspace) and not file.is_external:
+    def here(self, file: File) -> dict[str, str]:
+        """(Path below a folder, `` for a file) -> hash, made anew, of what the state itself has at a path."""
+        if file.is_external:
+            return {}
+        if isinstance(self.state, Workspace):
             return {p: file_hash(f, file.algorithm) for p, f in self.state.files_under(file.path).items()}
-        return None
+        return self.committed(file)
+
+    def committed(self, file: File) -> dict[str, str]:
+        """(Path below a folder, `` for a file) -> hash of what the commit has at a path."""
+        key = (file.path, file.algorithm)
+        if key not in self._committed:
+            blob = self.state.blob(file.path)
+            blobs = {"": blob} if blob is not None else self.state.committed_under(file.path)
+            self._committed[key] = {p: self.blob_hash(b, file.algorithm) for p, b in blobs.items()}
+        return self._committed[key]
+
+    def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
+        """The hash of a git blob's bytes."""
+
+        def make() -> str:
+            return stream_hash(io.BytesIO(self.state.repository.git[blob].read_raw()), algorithm)
+
+        return str(remembered(f"blob {algorithm}", blob, make))
+
+    def current_hash(self, file: File) -> str | None:
+        """The hash, made anew, of what the state itself has at a path; None where it has nothing there."""
+        return whole_hash(self.here(file))
 
     def value(self, file: File) -> Any:
         """What a file says, as `parsed` reads it; None where it is nowhere."""
@@ -101,6 +125,15 @@ class Recorded(Contents):
 
 def _is(data: bytes, file: File) -> bool:
     return stream_hash(io.BytesIO(data), file.algorithm) == file.hash
+
+
+def whole_hash(entries: Mapping[str, str]) -> str | None:
+    """The hash of a file or a folder, by what is in it; None where nothing is.
+
+    Args:
+        entries: (path below a folder, `` for a file) -> hash.
+    """
+    return entries.get("", folder_hash(entries.items())) if entries else None
 
 
 def listed(data: bytes, digest: str) -> dict[str, str] | None:

@@ -36,6 +36,8 @@ class Declared:
     inputs: frozenset[str]
     """Paths from git's root, as those below."""
     outputs: frozenset[str]
+    metrics: frozenset[str]
+    """Those of the outputs that it says are metrics."""
     parameters: Mapping[str, frozenset[str]]
     """Parameter file -> dotted keys; none of a file that is read as a whole."""
 
@@ -107,6 +109,7 @@ def _declared(name: str, stage: Mapping[str, Any], full: str, own: str) -> Decla
         frozen=bool(stage.get("frozen")),
         inputs=frozenset(_paths(stage.get("deps"), folder)),
         outputs=frozenset(made),
+        metrics=frozenset(_paths(stage.get("metrics"), folder)),
         parameters=_parameters(stage.get("params"), folder),
     )
 

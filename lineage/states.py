@@ -56,8 +56,8 @@ class State(ABC):
         return entry.data if isinstance(entry, pygit2.Blob) else None
 
     def keeps(self, path: str) -> bool:
-        """Whether git keeps a file at its own place; of an output, because it is a result."""
-        return self.blob(path) is not None
+        """Whether git keeps a file or folder at its own place; of an output, because it is a result."""
+        return isinstance(self._entry(path), pygit2.Blob | pygit2.Tree)
 
     def history_of(self, path: str) -> tuple[str | None, str]:
         """The newest commit that may have a file as it is here, and the file's path there."""

@@ -266,7 +266,7 @@ class Recording:
         if file.hash is None or file.is_folder or file.is_external:
             return None
         blobs = dict.fromkeys([here, *(blob for _, blob in self._history(file.path))] if here else [])
-        return next((b for b in blobs if b is not None and case.blob_hash(b, file.algorithm) == file.hash), None)
+        return next((b for b in blobs if b is not None and case.contents.blob_hash(b, file.algorithm) == file.hash), None)
 
     def gaps(self) -> list[Gap]:
         """Where history is cut off."""

@@ -3,18 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
 from typing import Any
 
-from lineage.cache import remembered
 from lineage.contents import Contents, parsed
 from lineage.declared import Declared, declared_stages, frozen_stages
 from lineage.graph import Graph
-from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
+from lineage.hashing import bytes_hash, folder_hash
 from lineage.lockfile import Unreadable
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Kind, Run
-from lineage.states import State, Workspace
+from lineage.states import State
 
 
 @dataclass(frozen=True)
@@ -104,37 +102,16 @@ class Case:
 
     def files_in(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> hash of what lies there and no run made; empty for a file."""
-        if isinstance(self.state, Workspace):
-            if not (self.state.repository.root / path).is_dir():
-                return {}
-            return {p: file_hash(place) for p, place in self.state.files_under(path).items()}
-        return self.committed_folder(path)
+        return {p: digest for p, digest in self.contents.here(File(path)).items() if p}
 
     def current_hash(self, file: File) -> str | None:
         """The hash of what lies at an input's path now; None where nothing does."""
-        if file.is_external:
-            return file.hash
-        if file.is_folder:
-            return folder_hash(self.files_in(file.path).items())
-        data = self.state.read(file.path)
-        return None if data is None else bytes_hash(data)
+        return file.hash if file.is_external else self.contents.current_hash(file)
 
     def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
         """A file's bytes, if they are the ones that were recorded."""
         data = self.state.read(path)
         return data if data is not None and bytes_hash(data) == digest else None
-
-    def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
-        """The hash of a git blob's bytes."""
-
-        def make() -> str:
-            return stream_hash(BytesIO(self.state.repository.git[blob].read_raw()), algorithm)
-
-        return str(remembered(f"blob {algorithm}", blob, make))
-
-    def committed_folder(self, path: str) -> dict[str, str]:
-        """(Path below a folder) -> MD5 of the files that git keeps there."""
-        return {p: self.blob_hash(blob) for p, blob in self.state.committed_under(path).items()}
 
     def expected_folder(self, file: File) -> str | None:
         """The hash that a folder has if it holds what runs make there and what git keeps; None where a list is missing.
@@ -142,9 +119,10 @@ class Case:
         Args:
             file: an input that contains outputs.
         """
-        entries = self.committed_folder(file.path)
+        entries = dict(self.contents.committed(file))
         for _, output in self.graph.producers(file.path):
             below = output.path[len(file.path) + 1 :]
+            entries = {p: digest for p, digest in entries.items() if not f"{p}/".startswith(f"{below}/")}
             if not output.is_folder:
                 entries[below] = output.hash or ""
                 continue

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
+from lineage.contents import whole_hash
 from lineage.hashing import file_hash, folder_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Workspace
@@ -36,17 +37,12 @@ def _check(case: Case, run: Run, file: File) -> Iterator[Finding]:
 
 
 def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
-    if file.is_folder:
-        entries = case.committed_folder(file.path)
-        if not entries:
-            yield _unpinned(run, file, "neither in git nor made by a stage")
-        elif folder_hash(entries.items()) != file.hash:
-            yield _unpinned(run, file, "the stage read other files in it than this commit has")
-        return
-    blob = case.state.blob(file.path)
-    if blob is None:
+    found = whole_hash(case.contents.committed(file))
+    if found is None:
         yield _unpinned(run, file, "neither in git nor made by a stage")
-    elif (found := case.blob_hash(blob, file.algorithm)) != file.hash:
+    elif found != file.hash and file.is_folder:
+        yield _unpinned(run, file, "the stage read other files in it than this commit has")
+    elif found != file.hash:
         what = f"the commit has {found}, the stage ran with {file.hash}"
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what=what)
 
@@ -68,7 +64,7 @@ def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterato
 
 def _against_commit(case: Case, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:
     blob = case.state.blob(path)
-    if blob is not None and case.blob_hash(blob, algorithm) == digest:
+    if blob is not None and case.contents.blob_hash(blob, algorithm) == digest:
         return
     if blob is not None:
         what = "what lies here isn't what the commit has"

@@ -104,4 +104,4 @@ def _makes(case: Case, path: str, digest: str) -> bool:
             listing = case.contents.listing(output)
             return listing is None or listing.get(path[len(output.path) + 1 :]) == digest
     blob = case.state.blob(path)
-    return blob is None or case.blob_hash(blob) == digest
+    return blob is None or case.contents.blob_hash(blob) == digest

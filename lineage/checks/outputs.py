@@ -1,14 +1,15 @@
 """Are the bytes those of dvc.lock? In workspace, git, kept record, cache and, if asked, a remote; hashed anew."""
 
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lineage.checks.case import Case
-from lineage.contents import listed
+from lineage.contents import listed, whole_hash
 from lineage.hashing import Progress, file_hash, stream_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Kept, Workspace
@@ -75,20 +76,19 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
     kept = case.contents.object(file.hash or "", file.algorithm)
     here = case.state.repository.root / file.path
     in_workspace = isinstance(case.state, Workspace) and here.exists()
-    blob = case.state.blob(file.path)
+    in_commit = case.state.keeps(file.path)
     if kept.exists:
         claims.append(Claim(run.name, file.path, kept.path, _name(file), file.algorithm, Fault.CACHE))
         if file.is_folder:
             yield from _cached_folder(case, run, file, claims)
     if isinstance(case.state, Kept):
-        claims += _in_record(case.state, run, file)
+        claims += _in_record(case, case.state, run, file)
         return  # what it hasn't, `kept` tells
     if in_workspace:
         yield from _in_workspace(case, run, file, here, claims)
-    elif blob is not None and (found := case.blob_hash(blob, file.algorithm)) != file.hash:
-        what = f"the commit has {found}, the stage wrote {file.hash}"
-        yield Finding(fault=Fault.METRIC, run=run.name, path=file.path, what=what)
-    if not kept.exists and not in_workspace and blob is None:
+    elif in_commit:
+        yield from _in_commit(case, run, file)
+    if not kept.exists and not in_workspace and not in_commit:
         what = f"{file.hash} is neither in the cache nor in the {case.state.kind}"
         yield Finding(fault=Fault.MISSING, run=run.name, path=file.path, what=what)
 
@@ -102,47 +102,84 @@ def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Ite
         name = f"{file.path}/{path}"
         if inner.exists:
             claims.append(Claim(run.name, name, inner.path, digest, file.algorithm, Fault.CACHE))
-        elif not isinstance(case.state, Kept) and not (
+        elif not (isinstance(case.state, Kept) or case.state.keeps(name)) and not (
             case.state.is_workspace and (case.state.repository.root / name).is_file()
         ):
             what = f"{digest} is not in the cache"
             yield Finding(fault=Fault.MISSING, run=run.name, path=name, what=what)
 
 
+def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
+    """What git keeps of an output, which may be the whole of it."""
+    committed = case.contents.committed(file)
+    found, listing = whole_hash(committed), case.contents.listing(file) if file.is_folder else None
+    if found == file.hash:
+        return
+    if listing is not None:
+        for path, digest in committed.items():
+            if digest != listing.get(path):
+                what = f"the commit has {digest}, the stage wrote {listing.get(path, 'no such file')}"
+                yield _edited(case, run, f"{file.path}/{path}", what)
+    elif file.is_folder and len(committed) < (file.files or 0):
+        what = f"the commit has {len(committed)} of the {file.files} files that the stage wrote"
+        yield Finding(fault=Fault.MISSING, run=run.name, path=file.path, what=what)
+    else:
+        yield _edited(case, run, file.path, f"the commit has {found}, the stage wrote {file.hash}")
+
+
+def _edited(case: Case, run: Run, path: str, what: str) -> Finding:
+    return Finding(fault=_fault(case, run, path), run=run.name, path=path, what=what)
+
+
+def _fault(case: Case, run: Run, path: str) -> Fault:
+    """What it is when a path of an output hasn't the bytes that its stage wrote; a metric is one by name or dvc.yaml."""
+    if not case.state.keeps(path):
+        return Fault.OUTPUT
+    declared = case.declared.get(run.name) if isinstance(case.declared, dict) else None
+    metrics = declared.metrics if declared is not None else frozenset[str]()
+    names = [path, *(f"{path}/{name}" for name in case.state.committed_under(path))]
+    is_metric = any("metrics" in posixpath.basename(n) or metrics & {n, *_above(n)} for n in names)
+    return Fault.METRIC if is_metric else Fault.OUTPUT
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    return (str(folder) for folder in PurePosixPath(path).parents)
+
+
 def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Claim]) -> Iterator[Finding]:
     assert isinstance(case.state, Workspace)
-    fault = Fault.METRIC if case.state.blob(file.path) is not None else Fault.OUTPUT
     if not (here.is_dir() if file.is_folder else here.is_file()):  # a pipe is neither
         kind = "a folder" if here.is_dir() else "a file" if here.is_file() else "no file"
         what = f"it is {kind}, the stage wrote {'a folder' if file.is_folder else 'a file'}"
-        yield Finding(fault=fault, run=run.name, path=file.path, what=what)
+        yield _edited(case, run, file.path, what)
     elif not file.is_folder:
-        claims.append(Claim(run.name, file.path, here, file.hash or "", file.algorithm, fault))
+        claims.append(_claim(case, run, file, "", here, file.hash or ""))
     else:
         files = case.state.files_under(file.path)
         listing = case.contents.listing(file)
         if listing is None:
             what = "its files don't make the hash that the stage recorded, and the list of what it wrote is not here"
-            yield Finding(fault=fault, run=run.name, path=file.path, what=what)
+            yield _edited(case, run, file.path, what)
             return
         for name in sorted(set(files) ^ set(listing)):
             what = "the stage wrote no such file" if name in files else "it is gone; the stage wrote it"
-            yield Finding(fault=fault, run=run.name, path=f"{file.path}/{name}", what=what)
-        both = set(files) & set(listing)
-        claims += [
-            Claim(run.name, f"{file.path}/{n}", files[n], listing[n], file.algorithm, fault) for n in sorted(both)
-        ]
+            yield _edited(case, run, f"{file.path}/{name}", what)
+        both = sorted(set(files) & set(listing))
+        claims += [_claim(case, run, file, name, files[name], listing[name]) for name in both]
 
 
-def _in_record(state: Kept, run: Run, file: File) -> Iterator[Claim]:
+def _in_record(case: Case, state: Kept, run: Run, file: File) -> Iterator[Claim]:
     """What a kept record has of an output."""
-    fault = Fault.METRIC if state.keeps(file.path) else Fault.OUTPUT
     listing = state.listing(file.path)
     for path, place in state.files_under(file.path).items():
-        if path:
-            yield Claim(run.name, f"{file.path}/{path}", place, listing[path], file.algorithm, fault)
-        else:
-            yield Claim(run.name, file.path, place, file.hash or "", file.algorithm, fault)
+        yield _claim(case, run, file, path, place, listing[path] if path else file.hash or "")
+
+
+def _claim(case: Case, run: Run, file: File, path: str, place: Path, expected: str) -> Claim:
+    """That a file of an output, or at a path inside it, has a hash."""
+    name = f"{file.path}/{path}" if path else file.path
+    return Claim(run.name, name, place, expected, file.algorithm, _fault(case, run, name))
 
 
 def _name(file: File) -> str:

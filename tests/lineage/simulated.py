@@ -53,6 +53,7 @@ class Stage:
     code: tuple[str, ...]
     inputs: tuple[str, ...]
     params: tuple[str, ...]
+    output: str
     run: Callable[["Project"], Made]
     cached: bool = True
 
@@ -94,20 +95,16 @@ def _report(project: "Project") -> Made:
 PARAMS = ("train.rate", "train.seed")
 SHARED = "code/shared.py"
 STAGES = {
-    "prepare": Stage("prepare", ("code/prepare.py", SHARED), (RAW,), ("prepare.limit", "source"), _prepare),
-    "split": Stage("split", (), (ROWS,), (), _split),
-    "train@a-1": Stage("train a", ("code/train.py", SHARED), (PARTS,), PARAMS, _train("a", "a.txt")),
-    "train@b-1": Stage("train b", ("code/train.py", SHARED), (PARTS,), PARAMS, _train("b", "more/b.txt")),
-    "evaluate": Stage("evaluate", ("code/evaluate.py",), ("models/a.txt", "models/b.txt"), (), _evaluate, False),
-    "report": Stage("report", (), (METRICS,), (), _report),
-}
-OUTPUTS = {
-    "prepare": ROWS,
-    "split": PARTS,
-    "train@a-1": "models/a.txt",
-    "train@b-1": "models/b.txt",
-    "evaluate": METRICS,
-    "report": REPORT,
+    "prepare": Stage("prepare", ("code/prepare.py", SHARED), (RAW,), ("prepare.limit", "source"), ROWS, _prepare),
+    "split": Stage("split", (), (ROWS,), (), PARTS, _split),
+    "train@a-1": Stage("train a", ("code/train.py", SHARED), (PARTS,), PARAMS, "models/a.txt", _train("a", "a.txt")),
+    "train@b-1": Stage(
+        "train b", ("code/train.py", SHARED), (PARTS,), PARAMS, "models/b.txt", _train("b", "more/b.txt")
+    ),
+    "evaluate": Stage(
+        "evaluate", ("code/evaluate.py",), ("models/a.txt", "models/b.txt"), (), METRICS, _evaluate, cached=False
+    ),
+    "report": Stage("report", (), (METRICS,), (), REPORT, _report),
 }
 
 
@@ -210,7 +207,7 @@ class Project:
 
     def _declared(self, name: str) -> dict[str, Any]:
         stage = self.stages[name]
-        outs: list[Any] = [OUTPUTS[name] if stage.cached else {OUTPUTS[name]: {"cache": False}}]
+        outs: list[Any] = [stage.output if stage.cached else {stage.output: {"cache": False}}]
         outs += [f"meta/{name}/manifest.json"] if self.manifests else []
         params = {"params": [*stage.params]} if stage.params else {}
         return {"cmd": stage.command, "deps": [*stage.code, *stage.inputs], **params, "outs": outs}
@@ -267,8 +264,10 @@ class Project:
         shutil.rmtree(self.root / path, ignore_errors=True)
         for name, content in data.items():
             self.write(f"{path}/{name}", content)
-            self.keep(content)
-        self.keep(_folder(data)[0], ".dir")
+            if cached:
+                self.keep(content)
+        if cached:
+            self.keep(_folder(data)[0], ".dir")
 
     def _manifest(self, name: str, stage: Stage, read: Mapping[str, Any], outs: Iterable[Mapping[str, Any]]) -> bytes:
         hashes = {dep["path"]: Hash(md5=dep["md5"], size=dep["size"]) for dep in read["deps"]}

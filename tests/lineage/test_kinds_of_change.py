@@ -7,6 +7,7 @@ kind; nothing else is named, and what follows from them is only carried.
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,7 @@ def seed(project: Project) -> Named:
 
 
 def command(project: Project) -> Named:
-    report = project.stages["report"]
-    project.stages["report"] = type(report)("report --long", report.code, report.inputs, report.params, report.run)
+    project.stages["report"] = replace(project.stages["report"], command="report --long")
     project.run()
     return {("report", Change.COMMAND)}
 
@@ -231,14 +231,8 @@ def test_a_comment_whose_run_made_other_bytes_does_not_pass_for_one_without_effe
     first: Project, tmp_path: Path
 ) -> None:
     project = first.copied(tmp_path / "changed")
-    project.stages["evaluate"] = project.stages["evaluate"].__class__(
-        "evaluate",
-        ("code/evaluate.py",),
-        ("models/a.txt", "models/b.txt"),
-        (),
-        lambda _: {METRICS: b'{"score": 0}'},
-        False,
-    )
+    evaluate = project.stages["evaluate"]
+    project.stages["evaluate"] = replace(evaluate, run=lambda _: {METRICS: b'{"score": 0}'})
     project.replace("code/evaluate.py", "FACTOR", "# only this\nFACTOR")
     project.run()
     project.commit("a comment, and chance")

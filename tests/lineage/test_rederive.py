@@ -35,9 +35,10 @@ stages:
     params: [rows]
     outs: [double.csv]
   count:
-    cmd: sh count.sh double.csv > metrics.json
+    cmd: sh count.sh double.csv > metrics.json; mkdir -p counted; cp metrics.json counted
     deps: [count.sh, double.csv]
     metrics: [metrics.json: {{cache: false}}]
+    outs: [counted: {{cache: false}}]
   noise:
     cmd: head -c 8 /dev/urandom > noise.bin
     outs: [noise.bin]
@@ -46,9 +47,10 @@ stages:
     deps: [count.sh, noise.bin]
     outs: [heard.json, heard.txt]
   jitter:
-    cmd: {sys.executable} jitter.py > jitter.json
+    cmd: {sys.executable} jitter.py > jitter.json; mkdir -p live; cp jitter.json live
     deps: [jitter.py, double.csv]
     metrics: [jitter.json: {{cache: false}}]
+    outs: [live: {{cache: false}}]
   told:
     cmd: mkdir -p told && sh told.sh > told/manifest.json
     outs: [told/manifest.json]
@@ -133,7 +135,7 @@ def test_a_deterministic_chain_is_identical_and_nothing_of_the_users_changes(
     found = again(project, "metrics.json:bytes")
     assert (found.answer, found.entered, found.notes) == (Answer.IDENTICAL, None, ())
     assert found.runs == ("double", "count")
-    assert {output.path for output in found.outputs} == {"double.csv", "metrics.json"}
+    assert {output.path for output in found.outputs} == {"double.csv", "metrics.json", "counted"}
     assert tree(project) == before
     assert set(Path(tempfile.gettempdir()).glob("lineage-rederive-*")) == temporary
 
@@ -146,15 +148,17 @@ def test_a_forged_output_is_found_though_dvc_restores_it_from_the_run_cache(proj
     commit(project, "forged")
     found = again(project, "metrics.json")
     assert (found.answer, found.entered, found.because) == (Answer.DIFFERS, "double", ())
-    assert [n.made for output in found.outputs for n in output.numbers] == [8]
+    assert [n.made for output in found.outputs for n in output.numbers] == [8, 8]
 
 
-def test_a_metric_that_was_edited_and_committed_is_found(project: Path) -> None:
-    (project / "metrics.json").write_text('{"bytes": 9}\n')
+def test_metrics_that_were_edited_and_committed_are_found(project: Path) -> None:
+    for path in ("metrics.json", "counted/metrics.json"):
+        (project / path).write_text('{"bytes": 9}\n')
     commit(project, "edited")
     found = again(project, "metrics.json:bytes", "HEAD")
     assert (found.answer, found.entered) == (Answer.DIFFERS, "count")
-    assert next(o.what for o in found.outputs if o.agreement is Agreement.DIFFERS).startswith("the commit has ")
+    said = {o.path: o.what for o in found.outputs if o.agreement is Agreement.DIFFERS}
+    assert said.keys() == {"metrics.json", "counted"} and all(w.startswith("the commit has ") for w in said.values())
 
 
 def test_what_never_repeats_is_named_and_not_what_reads_it(recorded: Path) -> None:
@@ -167,7 +171,7 @@ def test_what_never_repeats_is_named_and_not_what_reads_it(recorded: Path) -> No
 @pytest.mark.slow
 def test_a_metric_that_varies_agrees_within_the_tolerance_of_the_call_or_of_params(project: Path) -> None:
     assert again(project, "jitter").answer is Answer.DIFFERS
-    within_it = again(project, "jitter.json:loss", tolerance=1e-3)
+    within_it = again(project, "live/jitter.json:loss", tolerance=1e-3)
     assert (within_it.answer, within_it.entered) == (Answer.WITHIN, "jitter")
     (project / "params.yaml").write_text("rows: 1\nlineage:\n  tolerance:\n    relative: 0.001\n")
     assert again(project, "jitter.json").answer is Answer.DIFFERS  # on the machine that made it, the bytes decide
