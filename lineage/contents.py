@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from lineage.model import File
 from lineage.states import Kept, State, Workspace
 from lineage.yaml12 import Loader
 
+MOST = 1000
+"""Guesses at which files of a folder were added."""
 MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -72,7 +76,9 @@ class Contents:
         if kept.exists and (found := listed(kept.path.read_bytes(), file.hash)) is not None:
             return found
         entries = self.state.listing(file.path) if isinstance(self.state, Kept) else self.here(file)
-        return entries if folder_hash(entries.items()) == file.hash else None
+        return next(
+            (each for each in _without_added(entries, file.files) if folder_hash(each.items()) == file.hash), None
+        )
 
     def here(self, file: File) -> dict[str, str]:
         """(Path below a folder, `` for a file) -> hash, made anew, of what the state itself has at a path."""
@@ -125,6 +131,18 @@ class Recorded(Contents):
 
 def _is(data: bytes, file: File) -> bool:
     return stream_hash(io.BytesIO(data), file.algorithm) == file.hash
+
+
+def _without_added(entries: dict[str, str], count: int | None) -> Iterator[dict[str, str]]:
+    """What a folder has had of its files, if few were added since.
+
+    Args:
+        count: how many it has had; None where that isn't known.
+    """
+    added = len(entries) - (count or len(entries))
+    if added >= 0 and math.comb(len(entries), added) <= MOST:
+        for names in combinations(entries, added):
+            yield {path: digest for path, digest in entries.items() if path not in names}
 
 
 def whole_hash(entries: Mapping[str, str]) -> str | None:

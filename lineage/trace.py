@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from lineage.checks.case import Case
 from lineage.contents import Recorded
 from lineage.declared import frozen_stages
 from lineage.graph import Graph
@@ -262,11 +261,11 @@ class Recording:
 
     def blob(self, file: File, reader: Origin) -> str | None:
         """Git's id of a file that a run read, in its own commit or an older one; None where git has other bytes."""
-        case, here = Case(reader.graph, ()), reader.graph.state.blob(file.path)
+        contents, here = reader.contents, reader.graph.state.blob(file.path)
         if file.hash is None or file.is_folder or file.is_external:
             return None
         blobs = dict.fromkeys([here, *(blob for _, blob in self._history(file.path))] if here else [])
-        return next((b for b in blobs if b is not None and case.contents.blob_hash(b, file.algorithm) == file.hash), None)
+        return next((b for b in blobs if b is not None and contents.blob_hash(b, file.algorithm) == file.hash), None)
 
     def gaps(self) -> list[Gap]:
         """Where history is cut off."""

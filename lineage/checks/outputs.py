@@ -132,7 +132,7 @@ def _edited(case: Case, run: Run, path: str, what: str) -> Finding:
 
 
 def _fault(case: Case, run: Run, path: str) -> Fault:
-    """What it is when a path of an output hasn't the bytes that its stage wrote; a metric is one by name or dvc.yaml."""
+    """What it is when an output's path hasn't the bytes that its stage wrote; a metric is one by name or dvc.yaml."""
     if not case.state.keeps(path):
         return Fault.OUTPUT
     declared = case.declared.get(run.name) if isinstance(case.declared, dict) else None

@@ -121,6 +121,16 @@ def test_where_the_cache_has_its_list_the_file_is_named(changed: Project, revisi
     }
 
 
+@pytest.mark.parametrize("revision", [None, "HEAD"])
+def test_what_was_added_to_it_is_named(changed: Project, revision: str | None) -> None:
+    for name in ("plots/old.csv", "older.json"):
+        changed.write(f"{EVAL}/{name}", b"{}")
+    changed.commit("of an earlier run")
+    assert found(changed, revision) == {
+        (Fault.OUTPUT, "evaluate", f"{EVAL}/{name}") for name in ("plots/old.csv", "older.json")
+    }
+
+
 def test_what_git_lacks_of_it_is_missing_and_not_edited(changed: Project) -> None:
     changed.write(".gitignore", (changed.text(".gitignore") + "*.csv\n").encode())
     git = pygit2.Repository(str(changed.root))
