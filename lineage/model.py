@@ -136,6 +136,8 @@ class Fault(StrEnum):
     MANIFEST = "manifests disagree"
     REPORT = "report stale"
     """A number in a report isn't the metric's that it cites."""
+    NUMBERS = "numbers disagree"
+    """Files of one run state the same number, and not alike."""
     RECORD = "kept record edited"
     """A file of a kept record isn't what was kept, or is gone."""
     UNPINNED = "source unpinned"

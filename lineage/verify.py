@@ -11,6 +11,7 @@ from lineage.checks.inputs import check_inputs
 from lineage.checks.kept import check_kept
 from lineage.checks.locks import check_links
 from lineage.checks.manifests import check_manifests
+from lineage.checks.numbers import check_numbers
 from lineage.checks.outputs import Hashes, check_outputs, check_remote
 from lineage.checks.parameters import check_committed, check_parameters
 from lineage.checks.reports import check_reports
@@ -105,6 +106,7 @@ def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
     yield from check_committed(case)
     yield from check_declarations(case)
     yield from check_sources(case)
+    yield from check_numbers(case)
     yield from check_reports(case)
 
 
