@@ -40,7 +40,9 @@ class Change(StrEnum):
     COMMAND = "command"
     ADDED = "run added"
     REMOVED = "run removed"
-    UNEXPLAINED = "non-determinism or tampering"
+    STALE = "stale"
+    """What a run read was made anew since, and the run was not."""
+    UNEXPLAINED = "doesn't repeat, or tampered"
     """Outputs differ, and nothing that was read does."""
 
 

@@ -7,7 +7,7 @@ not its own. So each difference is named where it enters, and what follows from 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lineage.changes import Entry
+from lineage.changes import Change, Entry
 from lineage.checks.case import Case
 from lineage.checks.kept import check_kept
 from lineage.checks.locks import check_links
@@ -21,6 +21,7 @@ from lineage.hashing import Progress
 from lineage.lockfile import Unreadable
 from lineage.model import Commit, Fault, Finding, Frozen, Gap
 from lineage.repository import Repository
+from lineage.stale import stale, stale_entries
 from lineage.states import open_state
 from lineage.targets import Target, find_target
 
@@ -56,6 +57,12 @@ class Difference(Frozen):
     gaps: tuple[Gap, ...]
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether something was tampered with, or may have been: no recorded difference explains it."""
+        unexplained = (e.kind is Change.UNEXPLAINED or isinstance(e.kind, Fault) for e in self.entries)
+        return bool(self.common) or any(unexplained)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the two sides agree in everything."""
         return not self.entries and not self.carried and not self.results
@@ -88,11 +95,13 @@ def diff(
     ]
     before, after = cases
     hashes = Hashes(progress) if hash_bytes else None  # one for both: they share most files
-    findings = [_findings(case, hashes) for case in cases]
+    every = [_findings(case, hashes) for case in cases]
+    outdated = [stale(case, found) for case, found in zip(cases, every, strict=True)]
+    findings = [[f for f in found if f not in old] for found, old in zip(every, outdated, strict=True)]
     wrong = [finding for side in findings for finding in side if finding.proves_wrong]
     denied = frozenset(finding.run or "" for finding in wrong if finding.fault in CONTRADICTIONS)
     comparison = Comparison(before, after, frozenset(finding.run or "" for finding in wrong), denied)
-    entries = [*comparison.entries(), *_tampering(*findings)]
+    entries = [*comparison.entries(), *stale_entries(*outdated), *_tampering(*findings)]
     sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]
     return Difference(
         a=sides[0],

@@ -33,7 +33,10 @@ def diff_command(
 ) -> None:
     """Say what differs between two revisions, and through which stage each difference entered.
 
-    Exit code 1: something was tampered with. 3: not all could be read.
+    A run that is stale was not run again after what it reads was, as by a partial `dvc repro`; that is no fault.
+
+    Exit code 1: a difference that nothing recorded explains, since something was tampered with or doesn't repeat.
+    3: not all could be read.
     """
     with hashing() as progress:
         found = diff(here(), a, b, target, hash_bytes, progress)
@@ -41,8 +44,7 @@ def diff_command(
         typer.echo(found.model_dump_json(indent=2))
     else:
         _print(found, hash_bytes)
-    tampered = any(not isinstance(entry.kind, Change) for entry in found.entries)
-    end(wrong=bool(found.common) or tampered, partial=bool(found.gaps))
+    end(wrong=found.is_wrong, partial=bool(found.gaps))
 
 
 def _print(found: Difference, hashed: bool) -> None:
@@ -74,14 +76,17 @@ def _side(side: Side) -> str:
 def _groups(entries: tuple[Entry, ...]) -> Iterator[tuple[str, list[Entry]]]:
     titles = {
         "entered": "Entered here",
+        "stale": "Not run again since what it reads was",
         "nothing": "Differs in the files, and changed no output",
         "waiting": "In the files, and not run since",
-        "wrong": "Tampering, or runs that don't repeat",
+        "wrong": "Doesn't repeat, or was tampered with",
     }
 
     def title(entry: Entry) -> str:
         if not isinstance(entry.kind, Change) or entry.kind is Change.UNEXPLAINED:
             return "wrong"
+        if entry.kind is Change.STALE:
+            return "stale"
         return {Effect.IDENTICAL: "nothing", Effect.NOT_RUN: "waiting"}.get(entry.effect, "entered")
 
     order = [*titles]

@@ -20,7 +20,7 @@ from lineage.diff import Difference, diff
 from lineage.model import Fault
 from lineage.repository import Repository
 from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, SHARED, Project, flip
-from tests.lineage.test_kinds_of_change import KINDS, TRAININGS, corrupted, named, parameter, tampered
+from tests.lineage.test_kinds_of_change import KINDS, TRAININGS, corrupted, forged, named, parameter, tampered
 from tests.pipeline.clones import run
 
 Named = set[tuple[str | None, str]]
@@ -127,6 +127,72 @@ def test_a_flipped_bit_of_what_lies_here_is_named(project: Project, path: str, e
     assert {run for run, _ in named(there)} == {run for run, _ in expected}
     assert {entry.mirrored() for entry in there.entries} == set(back.entries)
     assert not there.carried and not there.results
+
+
+# What was not run again, and what nothing explains
+
+STALE = ("evaluate", Change.STALE)
+
+
+def partial(project: Project) -> None:
+    """`dvc repro` of the trainings alone, with another rate."""
+    project.commit(START)
+    project.replace("params.yaml", "rate: 2", "rate: 3")
+    project.run(only=TRAININGS)
+    project.commit("partial")
+
+
+def ended(project: Project, monkeypatch: pytest.MonkeyPatch, a: str, b: str) -> tuple[int, str]:
+    """How `diff` ends, and what it says."""
+    monkeypatch.chdir(project.root)
+    found = CliRunner().invoke(app, ["diff", a, b])
+    return found.exit_code, found.output
+
+
+def test_a_run_that_was_not_run_again_is_stale_and_no_fault(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial(project)
+    difference = compared(project, "HEAD~1", "HEAD")
+    assert named(difference) == {STALE, *((run, Change.PARAMETER) for run in TRAININGS)}
+    (told,) = {(e.before, e.after) for e in difference.entries if e.kind is Change.STALE and e.what == "models/a.txt"}
+    assert told[0] is None and "changed since: parameter params.yaml: train.rate 2 -> 3" in told[1]
+    assert not difference.is_wrong and ended(project, monkeypatch, "HEAD~1", "HEAD")[0] == 0
+    back = compared(project, "HEAD", "HEAD~1")
+    assert sorted(map(str, back.entries)) == sorted(str(entry.mirrored()) for entry in difference.entries)
+    assert compared(project, "HEAD", "HEAD").is_empty
+
+
+def test_what_a_stale_run_makes_when_it_is_run_follows_from_that(project: Project) -> None:
+    partial(project)
+    project.run()
+    project.commit("whole")
+    difference = compared(project, "HEAD~1", "HEAD")
+    assert named(difference) == {STALE} and difference.carried == ("evaluate", "report")
+
+
+def test_what_is_read_of_a_folder_of_outputs_is_stale_too(project: Project) -> None:
+    project.stages["evaluate"] = replace(project.stages["evaluate"], inputs=("models",))
+    project.run()
+    partial(project)
+    assert named(compared(project, "HEAD~1", "HEAD")) == {STALE, *((run, Change.PARAMETER) for run in TRAININGS)}
+
+
+def test_a_stale_run_s_output_that_was_changed_is_not_explained_by_that(tmp_path: Path) -> None:
+    project = Project.new(tmp_path / "plain", manifests=False)
+    partial(project)
+    project.replace(METRICS, '"score": ', '"score": 1')
+    lock = project.lock()
+    project.write_lock({**lock, "evaluate": {**lock["evaluate"], "outs": [project._entry(METRICS)]}})
+    project.commit("forged")
+    found = named(compared(project, "HEAD~2", "HEAD"))
+    assert {STALE, ("evaluate", Change.UNEXPLAINED)} <= found
+
+
+def test_a_forgery_of_output_lock_and_commit_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project.new(tmp_path / "plain", manifests=False)
+    forged(project)
+    project.commit("forged")
+    code, said = ended(project, monkeypatch, "HEAD~1", "HEAD")
+    assert code == 1 and "Doesn't repeat, or was tampered with" in said
 
 
 # The cache, which two states share or don't
