@@ -4,6 +4,7 @@ A statement names every file of the closure with its hashes, so that whoever has
 any of them has changed. The same record, bytes and key give the same statement.
 """
 
+import io
 import json
 import math
 import posixpath
@@ -32,8 +33,8 @@ from lineage.closure import (
 )
 from lineage.errors import AuditError
 from lineage.graph import Graph
-from lineage.hashing import LEGACY, Progress
-from lineage.model import Frozen, Pin
+from lineage.hashing import LEGACY, Progress, stream_hash
+from lineage.model import File, Frozen, Pin
 from lineage.repository import Repository
 from lineage.signing import opened, sign
 from lineage.states import open_state
@@ -41,6 +42,8 @@ from lineage.trace import Input, Role, Step, Trace, trace
 
 BUILDER = "urn:lineage:builder:1"
 """Who says so: this tool."""
+LEFT_OUT = "artifact, by its recorded hash"
+"""Of a statement's file: what a kept record left out, whose bytes the signer didn't have."""
 BUILD_TYPE = "urn:lineage:dvc-closure:1"
 """What the parameters of a statement mean; raised when they change."""
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -73,6 +76,8 @@ class Checked(Frozen):
     files: int
     differing: tuple[Differing, ...]
     missing: tuple[str, ...]
+    by_hash: int = 0
+    """Outputs that were signed by their recorded hash, which is the record's still; their bytes are not here either."""
 
     @property
     def holds(self) -> bool:
@@ -138,14 +143,24 @@ def check(
         for path, digest, _ in files
         if path in hashes and hashes[path].sha256 != digest
     ]
+    known = {file: _known(places, graph, file) for file in _said_by_hash(payload)}
+    differing += [
+        Differing(path=file.path, what=f"its hash is {now}, {file.hash} was signed")
+        for file, (now, _) in known.items()
+        if now not in (None, file.hash)
+    ]
     return Checked(
         target=target,
         revision=graph.state.name,
         commit=commit,
         signer=signer,
-        files=len(files),
+        files=len(files) + len(known),
         differing=tuple(differing),
-        missing=tuple(path for path, place in found.items() if place is None),
+        missing=(
+            *(path for path, place in found.items() if place is None),
+            *(file.path for file, (now, _) in known.items() if now is None),
+        ),
+        by_hash=sum(now == file.hash and not is_here for file, (now, is_here) in known.items()),
     )
 
 
@@ -157,11 +172,16 @@ def statement(closure: Closure) -> bytes:
     """
     closure.check_record()
     members, subjects = closure.members(), closure.subjects()
-    hashes = closure.hashed(members)
+    left_out = closure.left_out(members)
+    hashes = closure.hashed([m for m in members if m not in left_out])
+
+    def described(member: Member, subject: bool = False) -> ResourceDescriptor:
+        return _by_hash(member) if member in left_out else _file(member, hashes[member], subject)
+
     upstream = [member for member in members if member not in subjects]
     traced = closure.trace
-    made = Statement([_file(m, hashes[m], subject=True).pb for m in subjects], PREDICATE, {})
-    made.pb.predicate.update(_plain(_predicate(traced, [_file(m, hashes[m]) for m in upstream])))
+    made = Statement([described(m, subject=True).pb for m in subjects], PREDICATE, {})
+    made.pb.predicate.update(_plain(_predicate(traced, [described(m) for m in upstream])))
     made.validate()
     return json.dumps(MessageToDict(made.pb), sort_keys=True, ensure_ascii=False).encode()
 
@@ -217,6 +237,13 @@ def _file(member: Member, found: Digests, subject: bool = False) -> ResourceDesc
     digest = {"md5": found.md5, "sha256": found.sha256}
     if not subject:
         digest["gitBlob"] = found.blob
+    return ResourceDescriptor(name=member.path, digest=digest, annotations=annotations)
+
+
+def _by_hash(member: Member) -> ResourceDescriptor:
+    """A file or folder that a kept record left out; its hash is the MD5 of its bytes, or of its list of files."""
+    annotations = {"part": LEFT_OUT, "run": member.run, "algorithm": member.algorithm, "hash": member.hash}
+    digest = {"md5": (member.hash or "").removesuffix(".dir")}
     return ResourceDescriptor(name=member.path, digest=digest, annotations=annotations)
 
 
@@ -286,16 +313,44 @@ def _said(payload: bytes) -> tuple[str, str | None, list[_Signed]]:
         raise AuditError(f"the statement is not as attest writes it ({error})") from None
 
 
+def _said_by_hash(payload: bytes) -> list[File]:
+    """What was signed by its recorded hash alone, of a statement that is as `_said` reads it."""
+    said = json.loads(payload)
+    every = [*said["subject"], *said["predicate"]["buildDefinition"]["resolvedDependencies"]]
+    notes = {each["name"]: each.get("annotations", {}) for each in every}
+    return [
+        File(_inside(path), str(said["hash"]), str(said["algorithm"]))
+        for path, said in notes.items()
+        if said.get("part") == LEFT_OUT
+    ]
+
+
+def _known(places: Places, graph: Graph, file: File) -> tuple[str | None, bool]:
+    """An output's hash by the record, else by the bytes; and whether its bytes are here."""
+    producers = graph.producers(file.path)
+    whole = next((output.hash for _, output in producers if output.path == file.path), None)
+    recorded = whole or next(iter(recorded_hash(places, producers, file.path) or ()), None)
+    place = places.find(file.path, file.hash, file.algorithm)
+    if place is None or recorded not in (None, file.hash):
+        return recorded, False
+    with io.BytesIO(place) if isinstance(place, bytes) else place.open("rb") as stream:
+        return stream_hash(stream, file.algorithm) + (".dir" if file.is_folder else ""), True
+
+
+def _inside(path: str) -> str:
+    """A path that a statement names, if it is one in the repository."""
+    if path.startswith("/") or posixpath.normpath(path) != path or path.split("/")[0] == "..":
+        raise AuditError(f"the statement names {path!r}", expected="paths in the repository")
+    return path
+
+
 def _files(descriptors: Iterable[Mapping[str, Any]]) -> Iterator[_Signed]:
     parts = {part.value for part in Part}
     for each in descriptors:
         notes = each.get("annotations", {})
         if notes.get("part") not in parts:
             continue
-        path = each["name"]
-        if path.startswith("/") or posixpath.normpath(path) != path or path.split("/")[0] == "..":
-            raise AuditError(f"the statement names {path!r}", expected="paths in the repository")
-        yield path, each["digest"]["sha256"], notes.get(LEGACY)
+        yield _inside(each["name"]), each["digest"]["sha256"], notes.get(LEGACY)
 
 
 def _find(places: Places, graph: Graph, path: str, legacy: str | None) -> Path | bytes | None:

@@ -20,7 +20,7 @@ from lineage.errors import AuditError
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
 from lineage.model import File, Run
 from lineage.repository import Repository
-from lineage.states import State, Workspace, open_state
+from lineage.states import Kept, State, Workspace, open_state
 from lineage.trace import Input, Parameter, Role, Step, Trace
 from lineage.values import same, shown, value_at
 
@@ -197,6 +197,14 @@ class Closure:
             raise AuditError("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: python -m lineage verify")
         return {m: self._hashed[m.path] for m in members}
 
+    def left_out(self, members: Iterable[Member]) -> frozenset[Member]:
+        """What a kept record left out and is nowhere here: of that, the recorded hash is all that is known."""
+        state = self.state
+        if not isinstance(state, Kept):
+            return frozenset()
+        outputs = (m for m in members if m.part is Part.ARTIFACT and m.hash is not None and state.leaves_out(m.path))
+        return frozenset(m for m in outputs if self.places.find(m.path, m.hash, m.algorithm) is None)
+
     def check_record(self) -> None:
         """Hold parameter files and folders against what the runs read, and what one run read against what others did.
 
@@ -233,6 +241,9 @@ class Closure:
             yield Member(file.path, Part.ARTIFACT, file.hash, file.algorithm, step.name)
             return
         listing = self.places.contents.listing(file)
+        if listing is None and isinstance(self.state, Kept) and self.state.leaves_out(file.path):
+            yield Member(file.path, Part.ARTIFACT, file.hash, file.algorithm, step.name)
+            return
         if listing is None:
             raise AuditError(
                 "the list of what the stage wrote into this folder is not here, or isn't what its hash says",

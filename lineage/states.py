@@ -170,6 +170,10 @@ class Kept(Committed):
         inside = (p for p in self.files if p.startswith(folder) and self.place(p).is_file())
         return {p[len(folder) :]: self.place(p) for p in inside}
 
+    def leaves_out(self, path: str) -> bool:
+        """Whether the record left out an output that a path is or lies in, or the list of its files with it."""
+        return any(f"{path}/".startswith(f"{out}/") for out in self.left_out)
+
     def listing(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> hash that the record says, whether or not it has the files."""
         if path in self.left_out:

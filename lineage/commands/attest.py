@@ -29,7 +29,9 @@ def attest_command(
 ) -> None:
     """Sign what a target is and every file that it came from: an in-toto statement with SLSA provenance.
 
-    All bytes are hashed anew. What is missing, or isn't as dvc.lock says, is refused.
+    All bytes are hashed anew. What is missing, or isn't as dvc.lock says, is refused; but of what a kept record left
+    out, the recorded hash is signed. Who can change files can change hashes and an unsigned record with them: what
+    your public key signs is what others need not take on trust.
     """
     with hashing() as progress:
         made = attest(here(), target, key, rev, progress)
@@ -71,4 +73,7 @@ def _print(found: Checked) -> None:
     verdict = "[green]holds" if found.holds and found.complete else "[red]does not hold" if not found.holds else ""
     partial = "" if found.complete else "[yellow]not every file is here"
     out.print(f"{escape(found.target)}: {verdict or partial}")
+    if found.by_hash:
+        outputs = "output is" if found.by_hash == 1 else "outputs are"
+        out.print(f"{found.by_hash} {outputs} known only by hash, as when it was signed")
     out.print(f"[dim]signed by {found.signer[:16]}, commit {(found.commit or 'none')[:10]}, {found.files} files")

@@ -13,6 +13,7 @@ import pygit2
 import pytest
 from typer.testing import CliRunner
 
+from lineage.attestation import attest, check
 from lineage.changes import Change
 from lineage.cli import app
 from lineage.diff import diff
@@ -21,6 +22,7 @@ from lineage.keep import Keeping, keep
 from lineage.model import Fault
 from lineage.rederive import Answer, rederive
 from lineage.repository import Repository
+from lineage.signing import generate_key
 from lineage.trace import trace
 from lineage.verify import verify
 from tests.lineage.projects import copied
@@ -304,6 +306,41 @@ def test_the_list_of_a_folder_that_was_left_out_is_held_against_its_hash(simulat
     inside["a.txt"] = inside["more/b.txt"]
     project.write(f"{KEPT}/record.json", json.dumps(record).encode())
     assert (Fault.RECORD, "split", PARTS) in found(project)
+
+
+def test_what_is_left_out_is_signed_by_its_hash(thin: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = thin.copied(tmp_path / "project")
+    key, signed = tmp_path / "key", tmp_path / "signed.json"
+    generate_key(key)
+    options = ("--key", str(key), "--output", str(signed))
+    assert said(project, monkeypatch, "attest", REPORT, "--rev", KEPT, *options)[0] == 0
+    checking = ("check", str(signed), "--key", f"{key}.pub", "--rev", KEPT)
+    code, text = said(project, monkeypatch, *checking)
+    assert code == 0 and "holds" in text and "12 outputs are known only by hash" in text
+    assert said(project, monkeypatch, "check", str(signed), "--key", f"{key}.pub", "--rev", "HEAD~1")[0] == 1  # rate 2
+    digest = next(o["md5"] for o in Project(project.root / KEPT).lock()["train@a-1"]["outs"] if o["path"] == MODEL)
+    for name in ("dvc.lock", "record.json"):
+        edit(project, name, digest, digest[::-1])
+    code, text = said(project, monkeypatch, *checking)
+    assert code == 1 and f"{MODEL}: its hash is {digest[::-1]}, {digest} was signed" in text
+
+
+def test_what_was_signed_by_its_hash_is_hashed_where_its_bytes_are(simulated: Project, tmp_path: Path) -> None:
+    project = ran(simulated, tmp_path / "project")
+    repository = Repository(project.root)
+    keep(repository, project.root / KEPT, largest=10)
+    cache = project.root / ".dvc/cache"
+    key = tmp_path / "key"
+    generate_key(key)
+    cache.rename(tmp_path / "cache")
+    signed = attest(repository, REPORT, key, str(project.root / KEPT))
+    (tmp_path / "cache").rename(cache)
+    found = check(repository, signed, tmp_path / "key.pub", str(project.root / KEPT))
+    assert found.holds and found.by_hash == 1  # the metric, which git keeps elsewhere
+    model = next(o["md5"] for o in project.lock()["train@a-1"]["outs"] if o["path"] == MODEL)
+    flip(project.place(model))
+    (differing,) = check(repository, signed, tmp_path / "key.pub", str(project.root / KEPT)).differing
+    assert differing.path == MODEL
 
 
 # What is refused
