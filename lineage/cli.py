@@ -14,10 +14,12 @@ from lineage.commands.cited import cited_command
 from lineage.commands.common import Exit
 from lineage.commands.diff import diff_command
 from lineage.commands.export import export_command
+from lineage.commands.find import find_command
 from lineage.commands.history import history_command
 from lineage.commands.keep import keep_command
 from lineage.commands.rederive import rederive_command
 from lineage.commands.trace import trace_command
+from lineage.commands.used import used_command
 from lineage.commands.verify import verify_command
 from lineage.errors import AuditError, Missing
 
@@ -28,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("trace")(trace_command)
+app.command("used")(used_command)
+app.command("find")(find_command)
 app.command("diff")(diff_command)
 app.command("verify")(verify_command)
 app.command("rederive")(rederive_command)

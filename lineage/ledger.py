@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 from lineage.contents import Contents, part_hash
 from lineage.graph import Graph, Reader, working_folders
-from lineage.model import File, Gap, Run
+from lineage.model import Commit, File, Frozen, Gap, Run
 from lineage.repository import Repository
 from lineage.states import IGNORING, Committed
 
@@ -31,6 +31,21 @@ class Entry:
     """How many commits are older."""
 
 
+class Known(Frozen):
+    """A run as history has it, in words."""
+
+    run: str
+    """DVC's address."""
+    recorded: Commit
+    """The oldest commit that holds this record."""
+    commits: int
+    """How many do."""
+    last: Commit
+    """The newest that does."""
+    names: tuple[str, ...]
+    """The branches, tags and experiments that hold it now."""
+
+
 class Ledger:
     """The runs of all commits of a repository.
 
@@ -47,10 +62,11 @@ class Ledger:
         self._of_run: dict[int, Entry] = {}
         self._versions: dict[_Version, tuple[Entry, ...]] = {}
         self._commits: dict[str, tuple[_Version, ...]] = {}
-        self._folders: dict[str, object] = {}
+        self._run_in: dict[str, object] = {}
         self._above: dict[str, set[str]] = {}
         self._ignored: dict[tuple[str, tuple[str, ...]], bool] = {}
-        self._listings: dict[tuple[str, str], dict[str, str] | None] = {}
+        self._listings: dict[tuple[str, str], dict[str, str]] = {}
+        self._unlisted: set[tuple[str, File]] = set()
         head = repository.head()
         tips = [*([head] if head is not None else []), *(e.commit for e in repository.experiments(queued=False))]
         for order, commit in enumerate([*repository.all_commits(tips)][::-1]):
@@ -78,10 +94,10 @@ class Ledger:
 
     def _working_folders(self, blob: str) -> object:
         """Where a dvc.yaml's stages run; of templates, which need its variables, the blob itself."""
-        if blob not in self._folders:
+        if blob not in self._run_in:
             found = working_folders(self.repository.git[blob].read_raw())
-            self._folders[blob] = blob if found is None else found
-        return self._folders[blob]
+            self._run_in[blob] = blob if found is None else found
+        return self._run_in[blob]
 
     def _entries(self, state: Committed, path: str, order: int) -> tuple[Entry, ...]:
         reader, found = Reader(state), []
@@ -104,6 +120,11 @@ class Ledger:
         return _by(lambda file: file.path, ((e, file) for e in self.entries for file in e.run.inputs))
 
     @cached_property
+    def input_paths(self) -> list[str]:
+        """The paths of all inputs, sorted."""
+        return sorted(self.inputs)
+
+    @cached_property
     def made(self) -> _Found:
         """Hash -> the outputs that have it."""
         return _by(lambda file: file.hash, ((e, file) for e in self.entries for file in e.run.outputs))
@@ -112,6 +133,33 @@ class Ledger:
     def read(self) -> _Found:
         """Hash -> the inputs that have it."""
         return _by(lambda file: file.hash, ((e, file) for e in self.entries for file in e.run.inputs))
+
+    def outputs_with(self, hashes: Iterable[str]) -> Iterator[tuple[Entry, File]]:
+        """The outputs whose hash is, or begins with, one of these."""
+        yield from _with(self.made, tuple(hashes))
+
+    def inputs_with(self, hashes: Iterable[str]) -> Iterator[tuple[Entry, File]]:
+        """The inputs whose hash is, or begins with, one of these."""
+        yield from _with(self.read, tuple(hashes))
+
+    def parts_with(self, hashes: Iterable[str]) -> Iterator[tuple[Entry, File]]:
+        """The files in folders that runs made whose hash is, or begins with, one of these."""
+        begin = tuple(hashes)
+        for places in self._folders():
+            listing = next(filter(None, (self.listing(entry, output) for entry, output in places)), {})
+            inside = [(path, digest) for path, digest in listing.items() if digest.startswith(begin)]
+            for entry, output in places if inside else ():
+                yield from ((entry, File(f"{output.path}/{p}", digest, output.algorithm)) for p, digest in inside)
+
+    def unlisted(self) -> Iterator[str]:
+        """The folders that runs made and whose lists are not here."""
+        for places in self._folders():
+            if all(self.listing(entry, output) is None for entry, output in places):
+                yield f"{places[0][0].commit[:10]}: {places[0][1].path}"
+
+    def _folders(self) -> Iterator[list[tuple[Entry, File]]]:
+        """All places of each folder that runs made."""
+        return (places for places in self.made.values() if places[0][1].is_folder)
 
     def entry(self, run: Run) -> Entry | None:
         """What history says of a run of one of its commits."""
@@ -128,6 +176,12 @@ class Ledger:
             return Graph(state)
         return Graph(state, (entry.run for version in self._commits[commit] for entry in self._versions[version]))
 
+    def holds(self, commit: str, entry: Entry) -> bool:
+        """Whether a commit holds a run."""
+        return any(
+            entry in self._versions[version] for version in self._commits[commit] if version[0] == entry.run.file
+        )
+
     def holders(self, entries: Iterable[Entry]) -> dict[Entry, list[str]]:
         """Each run -> the commits that hold it, oldest first."""
         asked = dict.fromkeys(entries)
@@ -136,6 +190,21 @@ class Ledger:
         for commit, versions in self._commits.items():
             for entry in dict.fromkeys(e for version in versions for e in among[version]):
                 found[entry].append(commit)
+        return found
+
+    def known(self, entries: Iterable[Entry]) -> dict[Entry, Known]:
+        """What is known of runs, oldest first."""
+        tips = {**self.repository.tips(), **{e.name: e.commit for e in self.repository.experiments(queued=False)}}
+        found = {}
+        for entry, commits in sorted(self.holders(entries).items(), key=lambda item: item[0].order):
+            among = {*commits}
+            found[entry] = Known(
+                run=entry.run.name,
+                recorded=self.repository.commit(entry.commit),
+                commits=len(commits),
+                last=self.repository.commit(commits[-1]),
+                names=tuple(sorted(name for name, commit in tips.items() if commit in among)),
+            )
         return found
 
     def makers(self, file: File) -> Iterator[Entry]:
@@ -174,17 +243,26 @@ class Ledger:
 
     def listing(self, entry: Entry, output: File) -> dict[str, str] | None:
         """What lies in a folder that a run made: (path in it) -> hash; None where its list is not here."""
-        key = (str(output.hash), output.algorithm)
-        if self._listings.get(key) is None:
-            state = Committed(self.repository, entry.commit[:10], entry.commit)
-            self._listings[key] = Contents(state).listing(output)
-        return self._listings[key]
+        known = self._listings.get((str(output.hash), output.algorithm))
+        if known is None and (entry.commit, output) not in self._unlisted:
+            known = Contents(Committed(self.repository, entry.commit[:10], entry.commit)).listing(output)
+            if known is None:
+                self._unlisted.add((entry.commit, output))
+            else:
+                self._listings[str(output.hash), output.algorithm] = known
+        return known
 
 
 @lru_cache(maxsize=1)
 def ledger(repository: Repository) -> Ledger:
     """The repository's, read once for all questions of a command."""
     return Ledger(repository)
+
+
+def _with(found: _Found, begin: tuple[str, ...]) -> Iterator[tuple[Entry, File]]:
+    for digest, places in found.items():
+        if digest.startswith(begin):
+            yield from places
 
 
 def _by(key: Callable[[File], str | None], files: Iterable[tuple[Entry, File]]) -> _Found:

@@ -99,16 +99,12 @@ class Origins:
         own = [(run, out) for run, out in reader.graph.producers(file.path) if run.name != reader.run.name]
         if not own:
             return self._unmade(reader, file)
-        agrees = _agrees(reader, file, own)
-        if agrees:
-            return Makers(tuple(self._canonical(reader, run) for run, _ in own))
-        former = self._former(reader, file)
-        if former:
-            return Makers(former)
-        if agrees is None:
-            why = "the hashes that both recorded can't be compared here"
-            return Makers(tuple(self._canonical(reader, run) for run, _ in own), _doubt(reader, file, own, why))
-        return Makers((), _doubt(reader, file, own, "no run of history that is here made what was read"))
+        fits = agrees(reader, file, own)
+        makers = tuple(self._canonical(reader, run) for run, _ in own) if fits is not False else ()
+        former = self._former(reader, file) if not fits else ()
+        if fits or former:
+            return Makers(former or makers)
+        return Makers(makers, _doubt(reader, file, own, UNKNOWN if fits is None else NOWHERE))
 
     def _unmade(self, reader: Origin, file: File) -> Makers:
         """Of what no run of a state makes: code, or what a run made that is gone from there."""
@@ -145,11 +141,15 @@ class Origins:
             return ()
         then = Origin(reader.run, self._graph(before), before)  # when it was recorded, all may have fitted
         own = [(run, out) for run, out in then.graph.producers(file.path) if run.name != reader.run.name]
-        return tuple(self._canonical(then, run) for run, _ in own) if own and _agrees(then, file, own) else ()
+        return tuple(self._canonical(then, run) for run, _ in own) if own and agrees(then, file, own) else ()
 
 
-def _agrees(reader: Origin, file: File, own: Sequence[tuple[Run, File]]) -> bool | None:
-    """Whether outputs are, hold, or together are what a run read; None where that can't be told."""
+def agrees(reader: Origin, file: File, own: Sequence[tuple[Run, File]]) -> bool | None:
+    """Whether outputs are, hold, or together are what a run read; None where that can't be told.
+
+    Args:
+        own: the outputs at its path in the reader's own record.
+    """
     _, output = own[0]
     if file.hash is None or any(made.hash is None for _, made in own):
         return None
@@ -185,5 +185,7 @@ def _doubt(reader: Origin, file: File, own: Sequence[tuple[Run, File]], why: str
     return f"{reader.name} read {file.hash or 'something'}, {made}{more}: {why}"
 
 
+UNKNOWN = "whether that is the same can't be told: no list of the files is here, or the hashes are of two kinds"
+NOWHERE = "no run of history that is here made what was read"
 NAMED = 3
 """Runs that a message names."""

@@ -225,14 +225,22 @@ class Repository:
         """The commit that is checked out, or None in a repository without commits."""
         return None if self.git.head_is_unborn else str(self.git.head.peel(pygit2.Commit).id)
 
+    def tips(self) -> dict[str, str]:
+        """The name of every branch and tag -> its commit."""
+        found: dict[str, str] = {}
+        for name in sorted(self.git.references):
+            if name.startswith(("refs/heads/", "refs/tags/", "refs/remotes/")):
+                reference = self.git.references[name]
+                found[reference.shorthand] = str(reference.peel(pygit2.Commit).id)
+        return found
+
     def all_commits(self, more: Iterable[str] = ()) -> Iterator[str]:
         """Every commit of every branch and tag, newest first.
 
         Args:
             more: commits that are taken in with all that is below them.
         """
-        tips = [r for r in self.git.references if r.startswith(("refs/heads/", "refs/tags/", "refs/remotes/"))]
-        starts = [*(str(self.git.references[tip].peel(pygit2.Commit).id) for tip in tips), *more]
+        starts = [*self.tips().values(), *more]
         if not starts:
             return
         walker = self.git.walk(None, pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME)

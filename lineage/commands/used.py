@@ -1,0 +1,62 @@
+"""`used`: what was made from something, over all of history."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lineage.commands.common import AsJson, end, here, out
+from lineage.commands.find import gaps, when
+from lineage.used import Sort, Use, Used, used
+
+SHOWN = 3
+"""Reasons and outputs that a row prints."""
+
+
+def used_command(
+    target: Annotated[
+        str,
+        typer.Argument(help="A file or folder, a run or stage, a parameter (FILE:KEY), or a hash.", show_default=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what was made from something: every run of all commits and experiments that read it, or what came of it.
+
+    A file is meant in all its versions; a hash is one of them. Exit code 3: not all could be read.
+    """
+    found = used(here(), target)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        _print(found)
+    end(partial=bool(found.gaps))
+
+
+def _print(found: Used) -> None:
+    count = len(found.uses)
+    out.print(f"{escape(found.asked)}, a {found.sort}: {count or 'no'} {'run' if count == 1 else 'runs'} of history")
+    first = "Made by it" if found.sort is Sort.RUN else "Read it"
+    for title, direct in ((first, True), ("Read what came of it", False)):
+        uses = [use for use in found.uses if use.direct is direct]
+        if uses:
+            out.print(f"\n[bold]{title}")
+            out.print(_table(uses))
+    gaps(found.gaps)
+
+
+def _table(uses: Iterable[Use]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("run", "read", "made", "recorded in", "commits", "held now by"):
+        table.add_column(column, overflow="fold")
+    for use in uses:
+        made = _few([f"{file.path} {(file.hash or '')[:8]}" for file in use.outputs])
+        table.add_row(*(escape(cell) for cell in (use.by.run, _few(use.because), made, *when(use.by))))
+    return table
+
+
+def _few(words: Iterable[str]) -> str:
+    all_words = [*words]
+    more = len(all_words) - SHOWN
+    return "\n".join([*all_words[:SHOWN], *([f"and {more} more"] if more > 0 else [])])
