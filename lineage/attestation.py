@@ -21,11 +21,13 @@ from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 
 from lineage.closure import (
+    NAMED,
     Closure,
     Digests,
     Member,
     Part,
     Places,
+    digests,
     parameter_tree,
     recorded_hash,
     target_steps,
@@ -162,6 +164,76 @@ def check(
         ),
         by_hash=sum(now == file.hash and not is_here for file, (now, is_here) in known.items()),
     )
+
+
+def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | None = None) -> Checked:
+    """Verify a statement's signature, then hold one file or folder against it. Needs no repository.
+
+    A file may be any that the statement names, under any name; a folder is held against what was attested.
+
+    Args:
+        place: the file or folder.
+        attestation: what `attest` gave.
+        key: the file of the public key.
+        progress: is told how many bytes were hashed.
+
+    Raises:
+        Forged: the envelope was edited or cut, or another key has signed it.
+        AuditError: the place or the key isn't there, or the statement is of a kind that isn't known.
+    """
+    payload, signer = opened(attestation, key)
+    target, commit, files = _said(payload)
+    subjects = {each["name"] for each in json.loads(payload)["subject"]}
+    if place.is_dir():
+        signed = {path: digest for path, digest, _ in files if path in subjects}
+        differing, missing, count = _check_folder(place, signed, progress)
+    elif place.is_file():
+        digest = _sha256(place, progress)
+        named = [path for path, signed_digest, _ in files if signed_digest == digest]
+        what = f"its SHA-256 is {digest}, and the statement names no such file"
+        differing, missing, count = [] if named else [Differing(path=str(place), what=what)], [], 1
+        target = f"{', '.join(named[:NAMED])}, of {target}" if named and named != [target] else target
+    else:
+        raise AuditError("there is no such file or folder", where=str(place))
+    return Checked(
+        target=target,
+        revision=str(place),
+        commit=commit,
+        signer=signer,
+        files=count,
+        differing=tuple(differing),
+        missing=tuple(missing),
+    )
+
+
+def _check_folder(
+    place: Path, signed: Mapping[str, str], progress: Progress | None
+) -> tuple[list[Differing], list[str], int]:
+    """What differs from the files that were attested, what is missing of them, and how many there are here."""
+    here = {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
+    common = posixpath.commonpath([f"/{posixpath.dirname(path)}" for path in signed])[1:]
+    base = max(_parents(common), key=lambda folder: sum(posixpath.join(folder, path) in signed for path in here))
+    expected = {posixpath.relpath(path, base or "."): digest for path, digest in signed.items()}
+    found = {path: _sha256(file, progress) for path, file in here.items()}
+    differing = [
+        Differing(path=path, what=f"its SHA-256 is {digest}, {expected.get(path, 'no such file')} was signed")
+        for path, digest in found.items()
+        if expected.get(path) != digest
+    ]
+    return differing, [path for path in expected if path not in found], len(found)
+
+
+def _parents(folder: str) -> Iterator[str]:
+    """A folder and all that it lies in."""
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
+    yield ""
+
+
+def _sha256(place: Path, progress: Progress | None) -> str:
+    with place.open("rb") as stream:
+        return digests(stream, place.stat().st_size, progress).sha256
 
 
 def statement(closure: Closure) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lineage.attestation import Checked, attest, check
+from lineage.attestation import Checked, attest, check, check_file
 from lineage.commands.common import AsJson, Exit, Output, Revision, Target, end, err, hashing, here, out, write
 from lineage.errors import AuditError
 from lineage.signing import Forged, generate_key
@@ -39,37 +39,52 @@ def attest_command(
 
 
 def check_command(
-    attestation: Annotated[Path, typer.Argument(help="The file that `attest` wrote.", show_default=False)],
+    attestation: Annotated[
+        Path,
+        typer.Argument(
+            help="The file that `attest` wrote; with --statement, the file or folder to check.", show_default=False
+        ),
+    ],
     key: Annotated[Path, typer.Option(help="The signer's public key, FILE.pub.", show_default=False)],
     rev: Revision = None,
+    statement: Annotated[
+        Path | None,
+        typer.Option(help="What `attest` wrote, to hold a file or folder against it: no repository is needed."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify the signature of an attestation, then hash every file that it names.
+    """Verify the signature of an attestation, then hash every file that it names, or the one that is given.
 
     Exit code 1: it was tampered with, or a file differs. 3: nothing differs, but not every file is here.
     """
+    signed = statement or attestation
     try:
-        data = attestation.read_bytes()
+        data = signed.read_bytes()
     except OSError as error:
-        raise AuditError(f"it can't be read: {error.strerror}", where=str(attestation)) from None
+        raise AuditError(f"it can't be read: {error.strerror}", where=str(signed)) from None
+    if statement is not None and rev is not None:
+        raise AuditError("these exclude each other", where="--statement, --rev", todo="Give one of them")
     try:
         with hashing() as progress:
-            found = check(here(), data, key, rev, progress)
+            if statement is None:
+                found = check(here(), data, key, rev, progress)
+            else:
+                found = check_file(attestation, data, key, progress)
     except Forged as error:
-        err.print(f"[red]{escape(f'{attestation}: {error}')}")
+        err.print(f"[red]{escape(f'{signed}: {error}')}")
         raise typer.Exit(Exit.WRONG) from None
     if as_json:
         sys.stdout.write(found.model_dump_json(indent=2) + "\n")
     else:
-        _print(found)
+        _print(found, "is not here" if statement is not None else f"neither in {found.revision} nor in the cache")
     end(wrong=not found.holds, partial=not found.complete)
 
 
-def _print(found: Checked) -> None:
+def _print(found: Checked, missing: str) -> None:
     for differing in found.differing:
         out.print(f"[red]{escape(f'{differing.path}: {differing.what}')}")
     for path in found.missing:
-        out.print(f"[yellow]{escape(path)}: neither in {escape(found.revision)} nor in the cache")
+        out.print(f"[yellow]{escape(f'{path}: {missing}')}")
     verdict = "[green]holds" if found.holds and found.complete else "[red]does not hold" if not found.holds else ""
     partial = "" if found.complete else "[yellow]not every file is here"
     out.print(f"{escape(found.target)}: {verdict or partial}")

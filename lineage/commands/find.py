@@ -34,7 +34,7 @@ def find_command(
 
 
 def _print(found: Found) -> None:
-    out.print(f"{escape(found.asked)}  [dim]{escape(', '.join(found.hashes))}")
+    out.print(f"{escape(found.asked)}  [dim]{escape(', '.join(h for h in found.hashes if h != found.asked))}")
     for title, places in (("Made", found.made), ("Read", found.read)):
         if places:
             out.print(f"\n[bold]{title}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pygit2
 import pytest
 from google.protobuf.json_format import ParseDict
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
@@ -277,3 +278,56 @@ def test_commands_and_exit_codes(plain: Path, tmp_path: Path, monkeypatch: pytes
     assert ended.exit_code == 1 and "model/weights.bin: its SHA-256 is" in ended.stdout
     made.write_bytes(flipped(made.read_bytes()))
     assert runner.invoke(app, checking).exit_code == 1
+
+
+# A file in somebody's hand
+
+
+@pytest.fixture
+def handed(plain: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without any repository, with a model, what it was made from, a statement of the model and its key."""
+    folder = tmp_path / "handed"
+    shutil.copytree(plain / "model", folder / "downloaded")
+    shutil.copy(plain / "rows.txt", folder / "some.txt")
+    (folder / "statement.json").write_bytes(attest(Repository(plain), "model", key))
+    shutil.copy(public(key), folder / "key.pub")
+    monkeypatch.chdir(folder)
+    assert pygit2.discover_repository(str(folder)) is None
+    return folder
+
+
+def held(place: str, statement: str = "statement.json") -> tuple[int, str]:
+    """What `check PLACE --statement` ends with and prints."""
+    found = CliRunner().invoke(app, ["check", place, "--statement", statement, "--key", "key.pub"])
+    return found.exit_code, found.stdout
+
+
+def test_a_file_is_held_against_a_statement_without_any_repository(handed: Path) -> None:
+    code, text = held("downloaded/weights.bin")
+    assert code == 0 and "model/weights.bin, of model: holds" in text
+    assert "raw/numbers.txt, rows.txt, of model: holds" in held("some.txt")[1]
+    flip(handed / "downloaded/weights.bin")
+    code, text = held("downloaded/weights.bin")
+    assert code == 1 and "the statement names no such file" in text and "does not hold" in text
+
+
+def test_a_folder_is_held_against_all_that_was_attested(handed: Path) -> None:
+    code, text = held("downloaded")
+    assert code == 0 and "model: holds" in text
+    (handed / "downloaded/deep/config.json").unlink()
+    code, text = held("downloaded")
+    assert code == 3 and "deep/config.json: is not here" in text
+    (handed / "downloaded/extra.txt").write_text("extra")
+    code, text = held("downloaded")
+    assert code == 1 and "extra.txt: its SHA-256 is" in text and "no such file was signed" in text
+    code, text = held("downloaded/deep")  # a part of it is not it
+    assert code == 3
+
+
+def test_what_no_statement_says_of_a_file_is_refused(handed: Path) -> None:
+    shutil.copy(handed / "statement.json", handed / "edited.json")
+    (handed / "edited.json").write_bytes(flipped((handed / "edited.json").read_bytes()))
+    assert held("downloaded", "edited.json")[0] == 1
+    for arguments in (["nowhere"], ["downloaded", "--rev", "HEAD"]):
+        command = ["check", *arguments, "--statement", "statement.json", "--key", "key.pub"]
+        assert isinstance(CliRunner().invoke(app, command).exception, AuditError)
