@@ -52,9 +52,7 @@ def find(repository: Repository, asked: str, progress: Progress | None = None) -
     read = [*book.inputs_with(hashes)]
     known = book.known(entry for entry, _ in (*made, *read))
     lists = [] if made else [*book.unlisted()]
-    what = (
-        f"{len(lists)} lists of what runs wrote into folders are not here: it may lie in one (dvc fetch --all-commits)"
-    )
+    what = f"the lists of {len(lists)} folders that runs made are not here: it may be in one (dvc fetch --all-commits)"
     return Found(
         asked=asked,
         hashes=hashes,

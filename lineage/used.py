@@ -1,7 +1,7 @@
 """What was made from a file, a run, a parameter or a hash: forwards through the runs of all commits and experiments."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -91,10 +91,16 @@ class _Walk:
             for entry, why in hits:
                 self.direct.add(entry)
                 self._add(entry, why)
-            if self.direct or (sort is Sort.FILE and any(path in self.book.outputs for path in paths)):
+            if self.direct or self._is_made(sort, asked, paths):
                 return sort
         expected = "a run, a parameter (FILE:KEY), a file or a hash that a commit or an experiment has"
         raise AuditError("no run of history has it", where=asked, expected=expected)
+
+    def _is_made(self, sort: Sort, asked: str, paths: Iterable[str]) -> bool:
+        """Whether a run made a target that none has read."""
+        if sort is Sort.HASH:
+            return any(True for _ in self.book.outputs_with([asked]))
+        return sort is Sort.FILE and any(path in self.book.outputs for path in paths)
 
     def on(self) -> None:
         """Follow what they made to the last."""

@@ -5,12 +5,14 @@ The projects are in projects.py.
 
 from pathlib import Path
 
+import pygit2
 import pytest
 
 from lineage.checks.case import Case
 from lineage.contents import Contents
 from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
+from lineage.ledger import Ledger
 from lineage.lockfile import data_run
 from lineage.model import Kind
 from lineage.pins import pins_of
@@ -18,6 +20,7 @@ from lineage.repository import Repository
 from lineage.states import open_state
 from lineage.targets import find_target
 from lineage.trace import Role, Step, Trace, trace
+from lineage.used import used
 from tests.lineage.projects import conflicted, copied
 from tests.pipeline.clones import run
 
@@ -263,3 +266,36 @@ def test_what_an_import_was_made_from_can_be_asked_for_by_its_own_name(broad: Pa
     (source,) = graph.runs["imported.txt.dvc"].inputs
     found = find_target(source.path, graph, Contents(graph.state))
     assert "://" in source.path and (found.path, found.hash, found.runs) == (source.path, source.hash, ())
+
+
+# Over all of history
+
+
+def test_folders_around_outputs_and_files_in_them_are_used(broad: Path) -> None:
+    repository = Repository(broad)
+    size = used(repository, "models/1-a/weights.txt")
+    assert {use.by.run for use in size.uses} == {"summary", "score"}
+    assert {use.by.run for use in used(repository, "fit@2-a").uses} == {"fit@2-a", "summary"}
+    assert size.gaps == ()
+
+
+def test_names_from_a_folder_of_the_repository_are_found(monorepo: Path) -> None:
+    repository = Repository(monorepo)
+    for target in ("raw.csv", "team/one/raw.csv", "params.yaml:rows", "team/one/params.yaml:rows"):
+        assert {use.by.run for use in used(repository, target).uses} == {"count", "deep/dvc.yaml:after"}
+
+
+def test_each_record_is_read_once_with_its_oldest_commit(told: Project, broad: Path, tmp_path: Path) -> None:
+    root = copied(broad, tmp_path)
+    git = pygit2.Repository(str(root))
+    before = Ledger(Repository(root))
+    for i in range(3):  # commits that change nothing of DVC's, one on no branch
+        (root / "README.md").write_text(str(i))
+        run(["git", "commit", "--quiet", "--all", f"--message={i}"], root)
+    run(["git", "checkout", "--quiet", "--detach"], root)
+    run(["git", "branch", "--quiet", "--force", "main", "HEAD~1"], root)
+    book = Ledger(Repository(root))
+    first = str(git.revparse_single("v1").id)
+    assert len(book.entries) == len(before.entries) and {entry.commit for entry in book.entries} == {first}
+    known = book.known(book.entries[:1])[book.entries[0]]
+    assert (known.commits, known.last.id, known.names) == (5, str(git.head.target), ("main", "v1"))
