@@ -285,7 +285,7 @@ def test_names_from_a_folder_of_the_repository_are_found(monorepo: Path) -> None
         assert {use.by.run for use in used(repository, target).uses} == {"count", "deep/dvc.yaml:after"}
 
 
-def test_each_record_is_read_once_with_its_oldest_commit(told: Project, broad: Path, tmp_path: Path) -> None:
+def test_each_record_is_read_once_with_its_oldest_commit(broad: Path, tmp_path: Path) -> None:
     root = copied(broad, tmp_path)
     git = pygit2.Repository(str(root))
     before = Ledger(Repository(root))
