@@ -106,7 +106,7 @@ def _of_run(case: Case, run: Run, files: list[File]) -> Iterator[Finding]:
 
 
 def _files(case: Case, output: File) -> Iterator[File]:
-    if (output.size or 0) > LARGEST or output.is_external:
+    if output.size is None or output.size > LARGEST or output.is_external:
         return
     listing = (case.contents.listing(output) or {}) if output.is_folder else {"": output.hash}
     for path, digest in listing.items():

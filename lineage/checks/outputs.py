@@ -116,8 +116,9 @@ def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
     if found == file.hash:
         return
     if listing is not None:
+        whole = listing.keys() <= committed.keys()  # else what else git has there may be no part of it
         for path, digest in committed.items():
-            if digest != listing.get(path):
+            if digest != listing.get(path) and (whole or path in listing):
                 what = f"the commit has {digest}, the stage wrote {listing.get(path, 'no such file')}"
                 yield _edited(case, run, f"{file.path}/{path}", what)
     elif file.is_folder and len(committed) < (file.files or 0):
@@ -214,7 +215,8 @@ def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
 
 
 def _is_pushed(case: Case, run: Run, file: File) -> bool:
-    return run.kind is not Kind.IMPORT and not case.state.keeps(file.path)
+    in_git = len(case.contents.committed(file)) >= (file.files or 1)
+    return run.kind is not Kind.IMPORT and not in_git
 
 
 def _remote_object(remote: Any, name: str, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from lineage.repository import Repository
 from lineage.signing import generate_key
 from lineage.targets import find_target
 from lineage.verify import verify
-from tests.lineage.simulated import METRICS, STAGES, Made, Project
+from tests.lineage.simulated import METRICS, PARTS, STAGES, Made, Project
 
 EVAL = "eval"
 SCORES, CURVE = f"{EVAL}/{METRICS}", f"{EVAL}/plots/curve.csv"
@@ -141,6 +141,22 @@ def test_what_git_lacks_of_it_is_missing_and_not_edited(changed: Project) -> Non
         (Fault.MISSING, EVAL),
         (Fault.UNCHECKED, SCORES),
     }
+
+
+@pytest.mark.parametrize("has_list", [True, False])
+def test_what_git_keeps_beside_a_folder_of_the_cache_is_no_part_of_it(changed: Project, has_list: bool) -> None:
+    """A `.gitkeep`, say, that the stage has removed before DVC hashed its folder."""
+    git = pygit2.Repository(str(changed.root))
+    changed.write(f"{PARTS}/.gitkeep", b"")
+    git.index.add(f"{PARTS}/.gitkeep")
+    git.index.write()
+    changed.commit("kept by force")
+    if not has_list:
+        (parts,) = changed.lock()["split"]["outs"]
+        changed.place(parts["md5"]).unlink()
+    missing = {(Fault.MISSING, "split", PARTS)}
+    assert {each for each in found(changed) if each[2] == PARTS} == (set() if has_list else missing)
+    assert not [each for each in found(changed) if each[0] in (Fault.OUTPUT, Fault.METRIC)]
 
 
 def test_a_file_in_it_has_the_hash_that_its_stage_wrote(clone: Project) -> None:
