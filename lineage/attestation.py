@@ -51,8 +51,8 @@ BUILD_TYPE = "urn:lineage:dvc-closure:1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 EXACT = 1 << 53
 """Larger integers are written as text: the statement's numbers are doubles."""
-_Signed = tuple[str, str, str | None]
-"""A file's path, SHA-256, and hash of DVC before 3.0 where it has one."""
+_Signed = tuple[str, str, str | None, str | None]
+"""A file's path, SHA-256, hash of DVC before 3.0 where it has one, and commit where a former run had it."""
 DIGEST_NAMES = {32: "md5", 40: "gitCommit", 64: "sha256"}
 """Of a pin, by the length of its revision in hex."""
 
@@ -137,13 +137,14 @@ def check(
     target, commit, files = _said(payload)
     graph = Graph(open_state(repository, revision))
     places = Places(graph.state, progress)
-    found = {path: _find(places, graph, path, legacy) for path, _, legacy in files}
-    here = {path: place for path, place in found.items() if place is not None}
+    states = {former: _at(repository, former, progress) for _, _, _, former in files if former is not None}
+    found = {file: _find(*states.get(file[3] or "", (places, graph)), file[0], file[2]) for file in files}
+    here = {file: place for file, place in found.items() if place is not None}
     hashes = dict(zip(here, places.digests(here.values()), strict=True))
     differing = [
-        Differing(path=path, what=f"its SHA-256 is {hashes[path].sha256}, {digest} was signed")
-        for path, digest, _ in files
-        if path in hashes and hashes[path].sha256 != digest
+        Differing(path=file[0], what=f"its SHA-256 is {made.sha256}, {file[1]} was signed")
+        for file, made in hashes.items()
+        if made.sha256 != file[1]
     ]
     known = {file: _known(places, graph, file) for file in _said_by_hash(payload)}
     differing += [
@@ -159,7 +160,7 @@ def check(
         files=len(files) + len(known),
         differing=tuple(differing),
         missing=(
-            *(path for path, place in found.items() if place is None),
+            *(file[0] for file, place in found.items() if place is None),
             *(file.path for file, (now, _) in known.items() if now is None),
         ),
         by_hash=sum(now == file.hash and not is_here for file, (now, is_here) in known.items()),
@@ -185,11 +186,11 @@ def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | 
     target, commit, files = _said(payload)
     subjects = {each["name"] for each in json.loads(payload)["subject"]}
     if place.is_dir():
-        signed = {path: digest for path, digest, _ in files if path in subjects}
+        signed = {path: digest for path, digest, _, former in files if path in subjects and former is None}
         differing, missing, count = _check_folder(place, signed, progress)
     elif place.is_file():
         digest = _sha256(place, progress)
-        named = [path for path, signed_digest, _ in files if signed_digest == digest]
+        named = [path for path, signed_digest, *_ in files if signed_digest == digest]
         what = f"its SHA-256 is {digest}, and the statement names no such file"
         differing, missing, count = [] if named else [Differing(path=str(place), what=what)], [], 1
         target = f"{', '.join(named[:NAMED])}, of {target}" if named and named != [target] else target
@@ -306,6 +307,8 @@ def _file(member: Member, found: Digests, subject: bool = False) -> ResourceDesc
         annotations["run"] = member.run
     if member.algorithm == LEGACY:
         annotations[LEGACY] = member.hash
+    if member.commit is not None:
+        annotations["commit"] = member.commit
     digest = {"md5": found.md5, "sha256": found.sha256}
     if not subject:
         digest["gitBlob"] = found.blob
@@ -422,10 +425,20 @@ def _files(descriptors: Iterable[Mapping[str, Any]]) -> Iterator[_Signed]:
         notes = each.get("annotations", {})
         if notes.get("part") not in parts:
             continue
-        yield _inside(each["name"]), each["digest"]["sha256"], notes.get(LEGACY)
+        yield _inside(each["name"]), each["digest"]["sha256"], notes.get(LEGACY), notes.get("commit")
 
 
-def _find(places: Places, graph: Graph, path: str, legacy: str | None) -> Path | bytes | None:
+def _at(repository: Repository, commit: str, progress: Progress | None) -> tuple[Places | None, Graph | None]:
+    """Where the files of a former run are; None where its commit is not here."""
+    if not repository.has_commit(commit):
+        return None, None
+    graph = Graph(open_state(repository, commit))
+    return Places(graph.state, progress), graph
+
+
+def _find(places: Places | None, graph: Graph | None, path: str, legacy: str | None) -> Path | bytes | None:
+    if places is None or graph is None:
+        return None
     recorded = recorded_hash(places, graph.producers(path), path)
     if recorded is None:
         recorded = (legacy, LEGACY) if legacy is not None else None

@@ -9,14 +9,14 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lineage.changes import is_data_file
 from lineage.contents import Contents, parsed
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
 from lineage.model import File, Run
 from lineage.repository import Repository
@@ -52,6 +52,8 @@ class Member:
     algorithm: str = "md5"
     run: str | None = None
     """Who made it."""
+    commit: str | None = None
+    """Of a former run's file: the commit where it is as that run had it; else it is where the target was traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +136,18 @@ class Closure:
         repository: where it was traced.
         traced: the target's closure.
         progress: is told how many bytes were hashed.
+        past: take the former runs of this commit only.
     """
 
-    def __init__(self, repository: Repository, traced: Trace, progress: Progress | None = None) -> None:
+    def __init__(
+        self, repository: Repository, traced: Trace, progress: Progress | None = None, past: str | None = None
+    ) -> None:
         self.trace = traced
-        self.places = Places(open_state(repository, traced.revision), progress)
+        self.places = Places(open_state(repository, past or traced.revision), progress)
+        self._past = past
+        self._steps = [step for step in traced.steps if step.past == past]
+        former = dict.fromkeys(step.past for step in traced.steps if step.past is not None and past is None)
+        self._former = {commit: Closure(repository, traced, progress, commit) for commit in former}
         self._made = {file.path for step in traced.steps for file in step.outputs}
         self._hashed: dict[str, Digests] = {}
 
@@ -148,20 +157,27 @@ class Closure:
         return self.places.state
 
     def members(self) -> list[Member]:
-        """Every file, in the order of the runs, each path once.
+        """Every file, in the order of the runs, each path once; then what former runs had that is no more as it was.
 
         Raises:
             AuditError: the list of a folder's files isn't here.
         """
-        found: dict[str, Member] = {}
-        for step in self.trace.steps:
-            for member in self._of_step(step):
-                found.setdefault(member.path, member)
+        found = self._own()
         for member in self._asked(found):
             found.setdefault(member.path, member)
         for name in self.trace.environment:
             found.setdefault(name, Member(name, Part.ENVIRONMENT))
-        return [*found.values()]
+        known = {(member.path, member.hash) for member in found.values() if member.hash is not None}
+        former = [member for closure in self._former.values() for member in closure._own().values()]
+        return [*found.values(), *(member for member in former if (member.path, member.hash) not in known)]
+
+    def _own(self) -> dict[str, Member]:
+        """Path -> each file of the runs of one state."""
+        found: dict[str, Member] = {}
+        for step in self._steps:
+            for member in self._of_step(step):
+                found.setdefault(member.path, replace(member, commit=self._past))
+        return found
 
     def subjects(self) -> list[Member]:
         """The files of the target itself.
@@ -173,7 +189,9 @@ class Closure:
         if target.path is None:
             found = [m for m in members if m.part is Part.ARTIFACT and m.run in target.runs]
         else:
-            found = [m for m in members if m.path == target.path or m.path.startswith(target.path + "/")]
+            commits = {step.past for step in target_steps(self.trace)} or {None}
+            inside = (m for m in members if m.path == target.path or m.path.startswith(target.path + "/"))
+            found = [m for m in inside if m.commit in commits]
         if not found:
             raise AuditError("it has no files", where=target.asked, expected="an artifact, or a stage with outputs")
         return found
@@ -184,12 +202,18 @@ class Closure:
         Raises:
             AuditError: bytes are missing, or aren't those that the record names; parameters aren't what a run read.
         """
+        asked = [*members]
+        found = {m: d for past, part in self._former.items() for m, d in part.hashed(_of(asked, past)).items()}
+        return {**self._hash(_of(asked, self._past)), **found}
+
+    def _hash(self, members: list[Member]) -> dict[Member, Digests]:
+        """What the bytes of one state hash to."""
         todo = [m for m in members if m.path not in self._hashed]
         places = {m: self.places.find(m.path, m.hash, m.algorithm) for m in todo}
         missing = [m.path for m, place in places.items() if place is None]
         if missing:
             where = {"commit": "git", "record": "the record", "workspace": "workspace, git"}[self.state.kind]
-            raise AuditError(f"neither in {where} nor in the cache", where=_listed(missing), todo="Fetch: dvc pull")
+            raise Missing(f"neither in {where} nor in the cache", where=_listed(missing), todo="Fetch: dvc pull")
         found = [place for place in places.values() if place is not None]
         self._hashed.update(zip((m.path for m in todo), self.places.digests(found), strict=True))
         wrong = [*self._wrong(places)]
@@ -202,18 +226,24 @@ class Closure:
         state = self.state
         if not isinstance(state, Kept):
             return frozenset()
-        outputs = (m for m in members if m.part is Part.ARTIFACT and m.hash is not None and state.leaves_out(m.path))
+        known = (m for m in members if m.part is Part.ARTIFACT and m.hash is not None and m.commit is None)
+        outputs = (m for m in known if state.leaves_out(m.path))
         return frozenset(m for m in outputs if self.places.find(m.path, m.hash, m.algorithm) is None)
 
     def check_record(self) -> None:
         """Hold parameter files and folders against what the runs read, and what one run read against what others did.
 
         Raises:
-            AuditError: they differ.
+            AuditError: they differ, or it isn't known who made something.
         """
-        known = {(f.path, f.algorithm): (f.hash, step.name) for step in self.trace.steps for f in step.outputs}
-        for step in (step for step in self.trace.steps if not step.frozen):
-            for file in (read.file for read in step.inputs if read.file.hash is not None):
+        lost = [read.file.path for step in self._steps for read in step.inputs if read.role is Role.LOST]
+        if lost:
+            raise Missing("no run of history that is here made it as it was read", where=_listed(lost))
+        names = {step.name for step in self._steps}
+        known = {(f.path, f.algorithm): (f.hash, step.name) for step in self._steps for f in step.outputs}
+        for step in (step for step in self._steps if not step.frozen):
+            own = (read.file for read in step.inputs if names.issuperset(read.producers))
+            for file in (file for file in own if file.hash is not None):
                 first, other = known.setdefault((file.path, file.algorithm), (file.hash, step.name))
                 if first != file.hash:
                     what = f"{step.name} read {file.hash}, the record of {other} says {first}"
@@ -223,6 +253,8 @@ class Closure:
             for read in step.inputs:
                 if read.file.is_folder and read.role in (Role.CODE, Role.UNPINNED):
                     self._check_folder(step, read)
+        for closure in self._former.values():
+            closure.check_record()
 
     def _of_step(self, step: Step) -> Iterator[Member]:
         """What a run made and read; of a frozen one what it made, since what it read may not be here any more."""
@@ -245,7 +277,7 @@ class Closure:
             yield Member(file.path, Part.ARTIFACT, file.hash, file.algorithm, step.name)
             return
         if listing is None:
-            raise AuditError(
+            raise Missing(
                 "the list of what the stage wrote into this folder is not here, or isn't what its hash says",
                 where=file.path,
                 todo="Fetch it: dvc pull; or see: python -m lineage verify",
@@ -314,9 +346,13 @@ class Closure:
     def _check_folder(self, step: Step, read: Input) -> None:
         file = read.file
         members = [Member(f"{file.path}/{p}", Part.CODE) for p in self._under(file.path)]
-        entries = {m.path[len(file.path) + 1 :]: d.md5 for m, d in self.hashed(members).items()}
+        entries = {m.path[len(file.path) + 1 :]: d.md5 for m, d in self._hash(members).items()}
         if file.algorithm != LEGACY and folder_hash(entries.items()) != file.hash:
             raise AuditError(f"it has other files than those that {step.name} read", where=file.path)
+
+
+def _of(members: Iterable[Member], commit: str | None) -> list[Member]:
+    return [member for member in members if member.commit == commit]
 
 
 def recorded_hash(places: Places, producers: Iterable[tuple[Run, File]], path: str) -> tuple[str, str] | None:

@@ -1,12 +1,14 @@
 """Runs are joined by the hashes that they recorded: what a partial repro left is traced to the run that made it."""
 
 import json
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from lineage.attestation import attest, check
 from lineage.card import card
 from lineage.cli import app
 from lineage.errors import Missing
@@ -14,6 +16,7 @@ from lineage.export.formats import export
 from lineage.export.kinds import Format
 from lineage.repository import Repository
 from lineage.results import measured
+from lineage.signing import generate_key
 from lineage.trace import Role, Step, Trace, trace
 from tests.lineage.simulated import METRICS, Project
 from tests.pipeline.clones import run
@@ -163,3 +166,41 @@ def test_code_has_the_blob_that_was_read_or_none(partial: Partial, tmp_path: Pat
     project.commit("another evaluation, not run")
     after = named(trace(Repository(project.root), METRICS), "evaluate").inputs[0]
     assert after == before
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key, with its public one beside it."""
+    file = tmp_path_factory.mktemp("keys") / "key"
+    generate_key(file)
+    return file
+
+
+def test_an_attestation_has_the_files_of_every_commit_as_they_were_there(
+    partial: Partial, key: Path, tmp_path: Path
+) -> None:
+    project, public = partial.copied(tmp_path / "project"), key.with_name("key.pub")
+    repository = Repository(project.root)
+    signed = attest(repository, METRICS, key, "HEAD")
+    statement = json.loads(b64decode(json.loads(signed)["payload"]))
+    files = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    former = {each["name"]: each["digest"]["md5"] for each in files if "commit" in each.get("annotations", {})}
+    read = {dep["path"]: dep["md5"] for dep in partial.lock()["evaluate"]["deps"] if "models" in dep["path"]}
+    manifests = {f"meta/{name}/manifest.json" for name in TRAININGS}
+    assert former.keys() == {*read, *manifests, "params.yaml", "code/train.py"} and read.items() <= former.items()
+    for revision in ("HEAD", partial.first, None):
+        assert check(repository, signed, public, revision).differing == ()
+    project.place(read["models/a.txt"]).chmod(0o644)
+    project.place(read["models/a.txt"]).write_bytes(b"another model")
+    assert [d.path for d in check(repository, signed, public, "HEAD").differing] == ["models/a.txt"]
+    project.place(read["models/a.txt"]).unlink()
+    assert check(repository, signed, public, "HEAD").missing == ("models/a.txt",)
+    with pytest.raises(Missing, match=r"models/a\.txt"):
+        attest(Repository(project.root), METRICS, key, "HEAD")
+
+
+def test_what_no_run_made_is_not_attested(partial: Partial, key: Path, tmp_path: Path) -> None:
+    project = partial.copied(tmp_path / "project")
+    project.write("dvc.lock", project.text("dvc.lock").replace(lock_hash(partial, "evaluate"), "1" * 31 + "2").encode())
+    with pytest.raises(Missing, match="no run of history that is here made it as it was read"):
+        attest(Repository(project.root), METRICS, key)
