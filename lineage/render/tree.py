@@ -93,7 +93,7 @@ def _pin(pin: Pin) -> list[tuple[str, str]]:
 
 
 def _end(drawn: Tree, closure: Closure) -> None:
-    if not closure.steps:
+    if not closure.steps and not closure.gaps:
         drawn.add(_text(("no run made it: a raw source", "dim")))
     if closure.gaps:
         partial = drawn.add(_text(("partial answer", "bold yellow")))
