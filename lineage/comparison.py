@@ -9,8 +9,8 @@ from typing import Any
 
 from lineage.changes import Change, Effect, Entry, entered, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
+from lineage.errors import Unreadable
 from lineage.graph import Graph
-from lineage.lockfile import Unreadable
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files

@@ -15,10 +15,9 @@ from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs
 from lineage.comparison import Comparison, Result
 from lineage.contents import Contents
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Unreadable
 from lineage.graph import Graph
 from lineage.hashing import Progress
-from lineage.lockfile import Unreadable
 from lineage.model import Commit, Fault, Finding, Frozen, Gap
 from lineage.repository import Repository
 from lineage.states import open_state

@@ -93,7 +93,7 @@ class Commit(Frozen):
     author: str
     email: str
     time: str
-    """ISO 8601."""
+    """ISO 8601; empty where no calendar has it."""
     subject: str
 
 

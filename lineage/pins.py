@@ -74,7 +74,8 @@ def _imported(run: Run) -> Iterator[Pin]:
     repo = run.origin.get("repo") or {}
     source = f"{repo['url']}: {run.origin['path']}" if repo else run.inputs[0].path
     revision = repo.get("rev_lock") or next((run.origin[h] for h in HASHES if h in run.origin), None)
-    yield Pin(where=run.file, source=source, revision=revision, fixed=revision is not None)
+    known = revision is not None
+    yield Pin(where=run.file, source=source, revision=str(revision) if known else None, fixed=known)
 
 
 def _in_mapping(value: Any, where: str) -> Iterator[Pin]:

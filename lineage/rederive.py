@@ -17,11 +17,10 @@ from pathlib import Path
 from lineage.agreement import Again, Agreement, Comparison, is_metric, within
 from lineage.contents import Contents, parsed
 from lineage.declared import declared_stages
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
 from lineage.isolation import Isolated, uncommitted
-from lineage.lockfile import Unreadable
 from lineage.manifests import manifest_of
 from lineage.model import Commit, Frozen, Kind, Run
 from lineage.repository import Repository

@@ -12,7 +12,7 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
-from lineage.model import Gap
+from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
 
@@ -42,6 +42,10 @@ class State(ABC):
     @abstractmethod
     def dvc_files(self) -> Iterator[str]:
         """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file; projects inside it are others."""
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path lies outside the repository, of which nothing is read."""
+        return File(path).is_external
 
     def blob(self, path: str) -> str | None:
         """The id of a file's blob in the commit; None where the commit has no such file."""
@@ -105,7 +109,7 @@ class State(ABC):
             return None
         try:
             return self.tree[path]
-        except KeyError:
+        except (KeyError, ValueError):  # a path that none can be
             return None
 
 
@@ -201,8 +205,21 @@ class Workspace(State):
 
     def read(self, path: str) -> bytes | None:
         """A file's bytes in the folder."""
-        file = self.repository.root / path
-        return file.read_bytes() if file.is_file() else None
+        file = self.place(path)
+        return file.read_bytes() if file is not None and file.is_file() else None
+
+    def place(self, path: str) -> Path | None:
+        """Where a file or folder is, or would be; None where that isn't the repository's, or no path can be so."""
+        here = self.repository.root / path
+        try:
+            here.exists()  # which raises where no file can be called so
+            return here if self.repository.owns(here) else None
+        except (OSError, ValueError):
+            return None
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path lies outside the repository, of which nothing is read, or is a link that leads there."""
+        return super().leads_out(path) or self.place(path) is None
 
     def dvc_files(self) -> Iterator[str]:
         """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
@@ -224,10 +241,11 @@ class Workspace(State):
 
     def files_under(self, path: str) -> dict[str, Path]:
         """(Path below a folder) -> file, as they lie there, without what DVC ignores. A file is its own entry, ``."""
-        here = self.repository.root / path
+        if (here := self.place(path)) is None:
+            return {}
         if here.is_file():
             return {"": here}
-        found = (p for p in here.rglob("*") if p.is_file())
+        found = (p for p in here.rglob("*") if p.is_file() and (not p.is_symlink() or self.repository.owns(p)))
         below = {p.relative_to(here).as_posix(): p for p in found}
         return {p: file for p, file in sorted(below.items()) if not self.ignores(f"{path}/{p}")}
 

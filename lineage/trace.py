@@ -7,8 +7,9 @@ from typing import Any
 
 from lineage.contents import Contents
 from lineage.declared import frozen_stages
+from lineage.errors import Unreadable
 from lineage.graph import Graph
-from lineage.lockfile import Unreadable, lock_stages, stage_texts
+from lineage.lockfile import lock_stages, stage_texts
 from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
 from lineage.pins import own_pins

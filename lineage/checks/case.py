@@ -9,9 +9,9 @@ from typing import Any
 from lineage.cache import remembered
 from lineage.contents import Contents, parsed
 from lineage.declared import Declared, declared_stages, frozen_stages
+from lineage.errors import Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, file_hash, folder_hash, stream_hash
-from lineage.lockfile import Unreadable
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Kind, Run
 from lineage.states import State, Workspace
