@@ -165,7 +165,8 @@ def state_hash(state: State, file: File) -> str | None:
     if not isinstance(state, Workspace):
         data = None if file.is_external else state.read(file.path)
         return None if data is None else stream_hash(io.BytesIO(data), file.algorithm)
-    place = state.repository.root / file.path
+    if (place := state.place(file.path)) is None:
+        return None
     if place.is_dir():
         return folder_hash((p, file_hash(f, file.algorithm)) for p, f in state.files_under(file.path).items())
     return file_hash(place, file.algorithm) if place.is_file() else None

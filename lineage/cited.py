@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lineage.citations import Sources, citations
 from lineage.contents import Contents
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.model import File, Gap
 from lineage.repository import Repository
@@ -30,7 +30,7 @@ def cited(repository: Repository, report: str, revision: str | None = None) -> l
     recorded = find_file(report, graph, contents)
     page = contents.read(recorded[0] if recorded else File(report))
     if page is None:
-        raise AuditError("the report is not here", where=report, todo="Fetch it: dvc pull")
+        raise Missing("the report is not here", where=report, todo="Fetch it: dvc pull")
     sources = Sources(graph, contents)
     targets, gaps = [], []
     for source in dict.fromkeys(citation.source for citation in citations(page)):

@@ -30,8 +30,8 @@ class Object:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there."""
-        return self.path.is_file()
+        """Whether it is there; DVC puts no links into its cache."""
+        return self.path.is_file() and not self.path.is_symlink()
 
 
 class Contents:

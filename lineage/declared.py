@@ -22,6 +22,8 @@ MADE = ("outs", "metrics", "plots")
 DEFAULT = "params.yaml"
 MOST = 20_000
 """Stages of a dvc.yaml."""
+SLOWEST = 10**7
+"""Templates times characters of a text: DVC looks for the end of each in all of it."""
 WIDEST = 1 << 20
 """Characters of a file of variables."""
 
@@ -129,13 +131,25 @@ def _place(state: State) -> Any:
 def _file(state: State, place: Any, path: str) -> list[Declared]:
     own = posixpath.dirname(path)
     try:
-        resolver = DataResolver(place, own, load(state.read(path) or b"") or {})
+        parsed = load(state.read(path) or b"") or {}
+        if any(text.count("${") * len(text) > SLOWEST for text in _texts(parsed)):
+            raise Unreadable("a text in it has so many templates that reading them would take minutes")
+        resolver = DataResolver(place, own, parsed)
         if (count := sum(map(_count, resolver.definitions.values()))) > MOST:
             raise Unreadable(f"it declares {count} stages, more than {MOST}")
         stages, project = resolver.resolve()["stages"], state.repository.folder
         return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
     except Exception as error:  # the resolver's assertions and ends of recursion, too: the file may hold anything
         raise Unreadable(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def _count(definition: Any) -> int:

@@ -14,7 +14,7 @@ import pygit2
 from dvc.config import Config
 
 from lineage.contents import Contents, listed
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.hashing import file_hash, folder_hash
 from lineage.model import File, Run
@@ -127,7 +127,7 @@ class Isolated:
                 self._parameters(path)
         wrong = [f"{path}: {problem}" for path, problem in problems.items() if problem is not None]
         if wrong:
-            raise AuditError(
+            raise Missing(
                 "what no command makes isn't here as it was recorded",
                 where=self._state.name,
                 expected="the recorded bytes in the workspace or in DVC's cache:\n    " + "\n    ".join(wrong),
@@ -150,8 +150,7 @@ class Isolated:
         if file.path.startswith("../"):
             return "it lies beside the repository, where the clone doesn't see it"
         if file.path.startswith("/"):
-            right = _hash_of(Path(file.path), self._source.files_under(file.path), file) == file.hash
-            return None if right else "it isn't what was recorded"
+            return None  # where it isn't what was recorded, the lock of the run says so
         if self._state.blob(file.path) is not None or (self._state.is_workspace and (self.root / file.path).is_file()):
             return None  # git has it; whether it is what was recorded is seen when the stage has run
         if self._state.committed_under(file.path) or (self.root / file.path).is_dir():
@@ -168,9 +167,9 @@ class Isolated:
                     _copy(self._source.repository.root / file.path / path, self.root / file.path / path)
 
     def _parameters(self, path: str) -> None:
-        here, there = self._source.repository.root / path, self.root / path
-        if here.is_file() and not there.exists():
-            _copy(here, there)
+        here, there = self._source.place(path), self.root / path
+        if here is not None and here.is_file() and not there.exists():
+            _copy(here, self._place(File(path)))
 
     def _put(self, file: File, contents: Contents) -> str | None:
         """Copies recorded bytes from the workspace or the cache, and hashes the copy; what is wrong, or None."""

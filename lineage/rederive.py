@@ -17,7 +17,7 @@ from pathlib import Path
 from lineage.agreement import Again, Agreement, Comparison, is_metric, within
 from lineage.contents import Contents, parsed
 from lineage.declared import declared_stages
-from lineage.errors import AuditError, Unreadable
+from lineage.errors import AuditError, Missing, Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
 from lineage.isolation import Isolated, uncommitted
@@ -137,7 +137,7 @@ def _plan(graph: Graph, target: Target) -> _Plan:
     try:
         declared = declared_stages(graph.state)
     except Unreadable as error:
-        raise AuditError(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
+        raise Missing(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
     fixed = {n for n, r in graph.runs.items() if r.kind is not Kind.STAGE or (n in declared and declared[n].frozen)}
     reached: set[str] = set()
     waiting = [*target.runs]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
+from lineage.errors import Missing
 from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
@@ -138,6 +139,7 @@ class Kept(Committed):
 
     Raises:
         AuditError: its record.json can't be read.
+        Missing: a file of it is a link.
     """
 
     kind = "record"
@@ -149,6 +151,9 @@ class Kept(Committed):
         self.folder = folder.resolve()
         self.files = {self._placed(path): digest for path, digest in record.files.items()}
         """Path from git's root -> MD5 of all that was kept."""
+        for place in map(self.place, self.files):
+            if os.path.realpath(place) != str(place):
+                raise Missing("it is a link, which no record has", where=str(place), expected="what `keep` wrote")
         self.left_out: dict[str, LeftOut] = {self._placed(out.path): out for out in record.left_out}
         if not here:
             what = f"commit {record.commit}, whose code made it, is not here, so its code was not compared"

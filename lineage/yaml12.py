@@ -42,7 +42,7 @@ class Loader(Composer, yaml.CSafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """libyaml's own goes as deep as it is told, and then the process dies."""
         if self._depth > DEEPEST:
-            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP)
         self._aliases = self._aliases or self.check_event(yaml.AliasEvent)
         self._depth += 1
         node = super().compose_node(parent, index)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lineage.commands.common import Output, Revision, Target, hashing, here, write
+from lineage.commands.common import Output, Revision, Target, end, hashing, here, write
 from lineage.export.kinds import Format
 
 
@@ -14,9 +14,13 @@ def export_command(
     rev: Revision = None,
     output: Output = None,
 ) -> None:
-    """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials."""
+    """Write where a target came from as OpenLineage events, PROV-JSON or a CycloneDX bill of materials.
+
+    Exit code 3: not all could be read.
+    """
     from lineage.export.formats import export  # a second to import, and only this command needs it
 
     with hashing() as progress:
         made = export(here(), target, format, rev, progress)
-    write(made, output)
+    write(made.data, output)
+    end(partial=not made.complete)

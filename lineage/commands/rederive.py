@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from lineage.agreement import Again, Agreement
-from lineage.commands.common import AsJson, Revision, Target, end, here, out
+from lineage.commands.common import AsJson, Revision, Target, answer, end, escape, here, out
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.values import shown
 
@@ -51,7 +50,7 @@ def rederive_command(
         signal.signal(number, _stop)
     found = rederive(here(), target, rev, tolerance, keep, _shown, elsewhere)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found, keep)
     end(wrong=found.answer is Answer.DIFFERS, partial=found.answer is Answer.FAILED)
@@ -77,7 +76,7 @@ def _print(found: Rederived, keep: Path | None) -> None:
         f"{escape(found.target.asked)} of {escape(name)}: [{COLOURS[found.answer]}]{found.answer.value}{within}[/]"
     )
     if found.answer is Answer.FAILED:
-        out.print(f"the stage that failed: {escape(found.failed or '(DVC itself)')}\n[dim]{escape(found.said)}")
+        out.print(f"the stage that failed: {escape(found.failed or '(DVC itself)')}\n[dim]{_lines(found.said)}")
     differing = [again for again in found.outputs if again.agreement is not Agreement.IDENTICAL]
     if differing:
         out.print(_table(differing))
@@ -90,6 +89,10 @@ def _print(found: Rederived, keep: Path | None) -> None:
         out.print(f"[dim]{len(found.runs)} stages, {identical} of {len(found.outputs)} outputs are identical bytes")
     if keep is not None:
         out.print(f"[dim]the clone is in {escape(str(keep / 'clone'))}")
+
+
+def _lines(said: str) -> str:
+    return "\n".join(map(escape, said.splitlines()))
 
 
 def _why(found: Rederived) -> str:
@@ -105,6 +108,6 @@ def _table(outputs: list[Again]) -> Table:
     for again in outputs:
         numbers = [f"{n.key}: {shown(n.recorded)} -> {shown(n.made)}" for n in again.numbers[:SHOWN]]
         numbers += [f"and {len(again.numbers) - SHOWN} more"] if len(again.numbers) > SHOWN else []
-        how = "\n".join([again.what, *numbers]).strip()
-        table.add_row(*(escape(cell) for cell in (again.run, again.path, again.agreement.value, how)))
+        how = "\n".join(map(escape, [again.what, *numbers])).strip()
+        table.add_row(*map(escape, (again.run, again.path, again.agreement.value)), how)
     return table

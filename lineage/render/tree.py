@@ -7,7 +7,8 @@ from rich.tree import Tree
 
 from lineage.model import File, Kind, Pin
 from lineage.render.closure import Closure, Root, Visit, code_files, union, walk
-from lineage.render.words import counted, printable, settings, short, size, title, when
+from lineage.render.words import counted, settings, short, size, title, when
+from lineage.text import printable
 from lineage.trace import Input, Role, Step, Trace
 
 MADE = {Kind.STAGE: "", Kind.DATA: "added by hand", Kind.IMPORT: "imported"}
