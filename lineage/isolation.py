@@ -4,6 +4,7 @@ Everything that is written lies in one folder, DVC's cache and state included. K
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,13 @@ from lineage.states import Kept, State, Workspace
 
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 """Variables that a git hook has, and that would lead git from the clone to the user's repository."""
+DVC = (sys.executable, "-P", "-m", "dvc")
+"""Without the folder that it works in on Python's path: a project may have a `yaml.py`."""
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|TMPDIR|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|VIRTUAL_ENV"
+    r"|(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|CUDA_VISIBLE_DEVICES|XDG_(CONFIG|CACHE)_HOME|DVC_(GLOBAL|SYSTEM)_CONFIG_DIR"
+)
+"""Variables that commands get unasked: what a shell and its programs need to run here. Keys and tokens have others."""
 
 
 class Isolated:
@@ -33,10 +41,12 @@ class Isolated:
         state: whose files it gets. Of the workspace: what git would commit of it now, that is the commit that is
             checked out with what was changed, added and removed since, but nothing that git ignores.
         folder: an empty folder.
+        variables: names of what commands in it see of this process's environment, besides what any needs.
     """
 
-    def __init__(self, state: State, folder: Path) -> None:
+    def __init__(self, state: State, folder: Path, variables: Iterable[str] = ()) -> None:
         self._state = state
+        self._variables = frozenset(variables)
         self._source = Workspace(state.repository)
         self.root = folder / "clone"
         self._site = folder / "site"
@@ -53,9 +63,10 @@ class Isolated:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, with the Python that runs now first, and DVC's state in the folder."""
+        """What commands see of this process's, with the Python that runs now first, and DVC's state in the folder."""
+        seen = {n: v for n, v in os.environ.items() if PASSED.fullmatch(n) or n in self._variables}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        return {**_environment(), "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
+        return {**seen, "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
 
     def _clone(self, commit: str | None) -> None:
         _git("init", "--quiet", str(self.root), folder=self.root.parent)
@@ -136,7 +147,7 @@ class Isolated:
 
     def _pull(self, runs: Sequence[Run], problems: dict[str, str | None], listener: Listener | None) -> None:
         """Lets DVC fetch outputs from their sources or a remote; those that came as recorded are no problem."""
-        command = [sys.executable, "-m", "dvc", "pull", "--", *(run.name for run in runs)]
+        command = [*DVC, "pull", "--", *(run.name for run in runs)]
         run_streaming(command, self.project, self.environment, listener)
         clone = Workspace(Repository(self.project))
         for file in (file for run in runs for file in run.outputs):

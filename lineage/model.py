@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 
 class Frozen(BaseModel):
@@ -163,6 +163,7 @@ class Finding(Frozen):
     what: str
     """One sentence, with what was expected and found."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def proves_wrong(self) -> bool:
         """Whether something is wrong, not only missing."""
