@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lineage.cache import remembered
+from lineage.cache import at_once, remembered
 from lineage.errors import Unreadable
 from lineage.model import File, Kind, Run
 from lineage.yaml12 import load
@@ -43,8 +43,8 @@ def lock_stages(data: bytes) -> dict[str, Any]:
     if texts is None:
         return _whole_lock(data)
     stages: dict[str, Any] = {}
-    for text in texts.values():
-        for name, entry in _parsed_stage(text).items():
+    with at_once():
+        for name, entry in (item for text in texts.values() for item in _parsed_stage(text).items()):
             if name in stages:
                 raise Unreadable(f"stage {name!r} is there twice, which DVC refuses")
             stages[name] = entry

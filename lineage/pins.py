@@ -30,18 +30,27 @@ def pins_of(run: Run, manifest: Manifest | None) -> list[Pin]:
     return [pin.model_copy(update={"runs": (run.name,)}) for pin in found]
 
 
-def own_pins(run: Run, manifest: Manifest | None, runs: Iterable[Run]) -> list[Pin]:
-    """The sources that a run reads, without those that only pass by: a run that reads a whole parameter file, to check
-    it, say, reads everybody's, and each is somebody else's who reads less.
+class Owners:
+    """Whose the sources are: a run that reads a whole parameter file, to check it, say, reads everybody's, and each is
+    somebody else's who reads less.
 
     Args:
         runs: all runs there are.
     """
-    found = pins_of(run, manifest)
-    size = _parameters_read(run)
-    narrower = [other for other in runs if other.name != run.name and 0 < _parameters_read(other) < size]
-    elsewhere = {(pin.where, pin.source, pin.revision) for other in narrower for pin in pins_of(other, None)}
-    return [pin for pin in found if (pin.where, pin.source, pin.revision) not in elsewhere]
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._least: dict[tuple[str, str, str | None], int] = {}
+        for run in runs:
+            if size := _parameters_read(run):
+                for pin in pins_of(run, None):
+                    key = (pin.where, pin.source, pin.revision)
+                    self._least[key] = min(size, self._least.get(key, size))
+
+    def pins(self, run: Run, manifest: Manifest | None) -> list[Pin]:
+        """The sources that a run reads, without those that only pass by."""
+        size = _parameters_read(run)
+        found = pins_of(run, manifest)
+        return [pin for pin in found if self._least.get((pin.where, pin.source, pin.revision), size) >= size]
 
 
 def _parameters_read(run: Run) -> int:

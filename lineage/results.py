@@ -39,15 +39,28 @@ def measured(repository: Repository, traced: Trace) -> list[Measured]:
     state = open_state(repository, traced.revision)
     graph, contents = Graph(state), Contents(state)
     names = set(traced.target.runs)
-    above = {run.name: set(graph.upstream([run.name])) for run in graph.stages()}
-    below = {name for name, upstream in above.items() if upstream & names}
+    below = _below(graph, names)
     found = []
     for run in graph.stages():
         results = [file for file in run.outputs if _is_result(file, state)] if run.name in below else []
         if results:
-            own = run.name in names or _is_own(run, graph, names, above[run.name], below)
+            own = run.name in names or _is_own(run, graph, names, set(graph.upstream([run.name])), below)
             found += [_read(run, file, contents, own) for file in results]
     return sorted(found, key=lambda each: (not each.own, each.path))
+
+
+def _below(graph: Graph, names: set[str]) -> set[str]:
+    """Some runs, and all that read what they made, directly or not."""
+    readers: dict[str, list[str]] = {}
+    for run in graph.stages():
+        for link in graph.links(run):
+            readers.setdefault(link.producer.name, []).append(run.name)
+    found, waiting = set(names), [*names]
+    while waiting:
+        further = [reader for reader in readers.get(waiting.pop(), ()) if reader not in found]
+        found.update(further)
+        waiting += further
+    return found
 
 
 def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:

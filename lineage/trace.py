@@ -12,7 +12,7 @@ from lineage.graph import Graph
 from lineage.lockfile import lock_stages, stage_texts
 from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
-from lineage.pins import own_pins
+from lineage.pins import Owners
 from lineage.repository import Repository
 from lineage.seeds import is_seed, seeds_of
 from lineage.states import State, open_state
@@ -112,7 +112,8 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     names = graph.upstream(found.runs)
     recorded = Recording(repository, state)
     frozen, unread = _frozen(state)
-    steps = [step(graph.runs[name], graph, contents, recorded, name in frozen) for name in names]
+    owners = Owners(graph.runs.values())
+    steps = [step(graph.runs[name], graph, contents, recorded, owners, name in frozen) for name in names]
     gaps = [*graph.gaps, *unread, *recorded.gaps(), *_missing_manifests(names, graph, contents)]
     return Trace(
         target=found,
@@ -132,7 +133,7 @@ def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
         return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
 
 
-def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", frozen: bool) -> Step:
+def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", owners: Owners, frozen: bool) -> Step:
     """A run with all that is known of it."""
     manifest = manifest_of(run, contents)
     parameters = tuple(Parameter(file=f, key=k, value=v, seed=is_seed(k)) for f, k, v in run.settings())
@@ -146,7 +147,7 @@ def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", froz
         inputs=tuple(_input(file, graph) for file in run.inputs),
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
-        pins=tuple(own_pins(run, manifest, graph.runs.values())),
+        pins=tuple(owners.pins(run, manifest)),
         frozen=frozen,
         recorded=recorded.of(run),
     )
@@ -200,14 +201,14 @@ class Recording:
         self._repository = repository
         self._state = state
         self._texts: dict[str, Mapping[str, Any]] = {}
+        self._here: dict[str, Mapping[str, Any]] = {}
         self._blobs: dict[str, list[tuple[str, str | None]]] = {}
 
     def of(self, run: Run) -> Commit | None:
         """The commit that first held a run's record; None where none does."""
-        data = self._state.read(run.file)
-        if data is None:
+        if (record := self._record(run)) is None:
             return None
-        record, first = self._record(data, run), None
+        first = None
         for commit, blob in self._history(run.file):
             if blob is None or self._record_in(blob, run) != record:
                 break
@@ -237,8 +238,11 @@ class Recording:
             self._texts[key] = _records(self._repository.git[blob].read_raw(), run)
         return self._texts[key].get(run.name.rpartition(":")[2])
 
-    def _record(self, data: bytes, run: Run) -> Any:
-        return _records(data, run).get(run.name.rpartition(":")[2])
+    def _record(self, run: Run) -> Any:
+        if run.file not in self._here:
+            data = self._state.read(run.file)
+            self._here[run.file] = _records(data, run) if data is not None else {}
+        return self._here[run.file].get(run.name.rpartition(":")[2])
 
 
 def _records(data: bytes, run: Run) -> Mapping[str, Any]:

@@ -5,20 +5,27 @@ Each attack changes a copy of the simulated project. A dead process or a traceba
 """
 
 import hashlib
+import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pygit2
 import pytest
+from rich.text import Text
 
 from lineage.cli import main
+from lineage.commands.common import Console, escape
+from lineage.signing import generate_key
 from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project
+from tests.pipeline.clones import environment
 
 SECRET = "hunter2-4711"
 SECRETS = {"secret.yaml": f"token: {SECRET}\n", "secret.json": json.dumps({"token": SECRET, "score": SECRET})}
@@ -26,8 +33,9 @@ HASHES = [hashlib.md5(text.encode()).hexdigest() for text in SECRETS.values()]
 FORGED = "a\x1b[2Jb\x9b1mc\u202ed\u2066e\x7ff\nforged: all holds\r\x07"
 """A name that clears the screen, turns the line around and begins another."""
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+ROOT = Path(__file__).parents[2]
 SECONDS = 10.0
-"""Within which a command ends on a busy machine; an idle one takes less than one."""
+"""Of the processor, in which a command ends; most take less than one."""
 Attack = Callable[[Project, Path], object]
 
 
@@ -308,18 +316,22 @@ def attacked(request: pytest.FixtureRequest, simulated: Project, outside: Path) 
 
 
 def said(
-    project: Project, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Project,
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float = SECONDS,
 ) -> tuple[int, str]:
     """Exit code of a command and all that it said and wrote, which it did in time and without what may not be there."""
     monkeypatch.chdir(project.root)
     monkeypatch.setattr(sys, "argv", ["dvc-lineage", *arguments])
-    before = time.monotonic()
+    before = time.process_time()  # other work doesn't count
     with pytest.raises(SystemExit) as ended:
         main()
-    taken, captured = time.monotonic() - before, capsys.readouterr()
+    taken, captured = time.process_time() - before, capsys.readouterr()
     written = [file for file in project.root.parent.glob("*.*") if file.is_file()]
     text = "\n".join([captured.out, captured.err, *(file.read_text() for file in written if file.suffix != ".html")])
-    assert taken < SECONDS, f"{arguments} took {taken:.1f} seconds"
+    assert taken < seconds, f"{arguments} took {taken:.1f} seconds"
     assert "Traceback" not in text and "mistake in lineage" not in text, f"{arguments}: {text[-600:]}"
     assert ended.value.code in (0, 1, 2, 3)
     assert STEERING.search(text) is None, f"{arguments}: {STEERING.search(text)}"
@@ -341,3 +353,64 @@ def test_every_answer_is_soon_clear_and_harmless(
     expected = ATTACKS[request.node.callspec.params["attacked"]][1]
     answers = {name: said(attacked, command, monkeypatch, capsys) for name, command in COMMANDS.items()}
     assert re.search(expected, "\n".join(text for _, text in answers.values()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attacked", ATTACKS, indirect=True)
+def test_so_is_every_other_command(
+    attacked: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate_key(attacked.root.parent / "key")
+    for command in MORE.values():
+        code, _ = said(attacked, command, monkeypatch, capsys)
+        assert code != 0 or command[0] != "rederive"  # nobody is there to be asked
+
+
+@pytest.mark.slow
+def test_a_chain_of_5000_stages_is_read_in_seconds(
+    simulated: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = simulated.copied(tmp_path / "project")
+    chain(project, tmp_path)
+    for command in COMMANDS.values():
+        code, text = said(project, command, monkeypatch, capsys, seconds=30)
+        assert code in (0, 1, 3) and text
+
+
+def test_styles_are_all_that_steers_a_terminal() -> None:
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, color_system="standard", width=500)
+    console.print(f"[red]{escape(FORGED)}[/] {FORGED}")
+    console.print(Text(FORGED))
+    text = re.sub(r"\x1b\[\d+(;\d+)*m", "", terminal.getvalue())
+    assert "\x1b" in terminal.getvalue() and STEERING.search(text) is None
+    assert text.startswith(r"a\u001b[2Jb\u009b1mc\u202ed\u2066e\u007ff\nforged: all holds\r\u0007 a\u001b[2J")
+
+
+def test_only_one_place_prints() -> None:
+    printing = re.compile(r"typer\.s?echo|sys\.stdout|(?<![.\w])print\(|rich\.(console|markup)")
+    commands = (ROOT / "lineage/commands").glob("*.py")
+    assert [file.name for file in commands if printing.search(file.read_text())] == ["common.py"]
+
+
+@pytest.mark.slow
+def test_no_module_of_a_project_is_imported(simulated: Project, tmp_path: Path) -> None:
+    project = simulated.copied(tmp_path / "project")
+    names = {name.partition(".")[0] for name in [*sys.modules, *sys.stdlib_module_names]}
+    for name in {*names, "celeryconfig", "sitecustomize", "usercustomize", "lineage"}:
+        project.write(f"{name}.py", b"import os\nopen('imported', 'w').close()\nos._exit(0)\n")
+    script = tmp_path / "bin" / "dvc-lineage"
+    script.parent.mkdir()
+    module, _, function = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
+        script.name
+    ].partition(":")
+    script.write_text(  # as pip writes it
+        f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\nif __name__ == '__main__':\n"
+        f"    sys.exit({function}())\n"
+    )
+    script.chmod(0o755)
+    variables = {**environment(), "PYTHONPATH": str(ROOT)}
+    for command, folder in (("verify", project.root), (f"-C {project.root} verify", tmp_path)):
+        done = subprocess.run([script, *command.split()], cwd=folder, env=variables, capture_output=True, text=True)
+        assert (done.returncode, "holds" in done.stdout) == (0, True), done.stderr
+    assert not (project.root / "imported").exists() and not (tmp_path / "imported").exists()
