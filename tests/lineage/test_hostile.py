@@ -186,7 +186,7 @@ def chain(project: Project, _: Path) -> None:
         }
         for i in range(5000)
     }
-    stages["evaluate"] = project.lock()["evaluate"]
+    stages |= project.lock()
     stages["evaluate"]["deps"].append({"path": "o5000", "hash": "md5", "md5": names[5000], "size": 1})
     project.write_lock(stages)
     project.commit("chain")
