@@ -18,6 +18,7 @@ from lineage.cli import app
 from lineage.hashing import bytes_hash
 from lineage.repository import Repository
 from lineage.results import measured, numbers_in
+from lineage.text import printable
 from lineage.trace import trace
 from tests.lineage.model_projects import FOLDER, HUB
 from tests.lineage.projects import begin, commit, copied, write
@@ -103,7 +104,7 @@ def test_nasty_names_stay_text(nasty: Path) -> None:
 
 @given(st.text().filter(lambda text: text.replace("\0", "").split()))
 def test_any_text_stays_itself_in_a_cell(anything: str) -> None:
-    visible = " ".join(anything.replace("\0", "").split())
+    visible = printable(" ".join(anything.replace("\0", "").split()))
     cells = MARKDOWN.parse(f"| a | b |\n|---|---|\n| {code(visible)} | x |\n")
     inline = [token for token in cells if token.type == "inline"]
     assert len(inline) == 4
