@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -19,6 +19,7 @@ from lineage.model import Kind, Pin
 from lineage.pins import nested
 from lineage.repository import Repository
 from lineage.results import Measured, measured
+from lineage.text import printable, visible
 from lineage.trace import Role, Step, Trace, trace
 from lineage.values import shown
 
@@ -29,8 +30,17 @@ MODEL = re.compile(r"(^|[\W_])(model|checkpoint|weights|backbone)s?($|[\W_])")
 DATASET = re.compile(r"(^|[\W_])(data|dataset|corpus|corpora)s?($|[\W_])")
 
 
-def card(repository: Repository, target: str, revision: str | None = None) -> str:
-    """The card of a target, as Markdown with the hub's metadata before it; the same record gives the same text.
+class Card(NamedTuple):
+    """What is known of a target."""
+
+    text: str
+    """Markdown with the hub's metadata before it."""
+    complete: bool
+    """Whether all that it tells of could be read."""
+
+
+def card(repository: Repository, target: str, revision: str | None = None) -> Card:
+    """The card of a target; the same record gives the same text.
 
     Args:
         repository: the repository.
@@ -40,14 +50,10 @@ def card(repository: Repository, target: str, revision: str | None = None) -> st
     Raises:
         AuditError: the revision or the target isn't there.
     """
-    return card_of(repository, trace(repository, target, revision))[0]
-
-
-def card_of(repository: Repository, traced: Trace) -> tuple[str, bool]:
-    """The card of a closure, and whether all that it tells of was here."""
+    traced = trace(repository, target, revision)
     results = measured(repository, traced)
     made = ModelCard.from_template(_metadata(traced, results), template_path=str(TEMPLATE), **_content(traced, results))
-    return str(made), not traced.gaps and all(each.readable for each in results if each.own)
+    return Card(visible(str(made)), not traced.gaps and all(each.readable for each in results if each.own))
 
 
 def _metadata(traced: Trace, results: Iterable[Measured]) -> ModelCardData:
@@ -195,10 +201,10 @@ def _commands(traced: Trace) -> Iterator[tuple[str, str]]:
     target = shlex.quote(traced.target.asked)
     commit = traced.commit.id if traced.commit is not None and traced.revision != "workspace" else None
     rev = f" --rev {commit}" if commit else ""
-    yield "Show where it came from", f"python -m lineage trace {target}{rev}"
-    yield "Hash everything anew", f"python -m lineage verify {commit + ' ' if commit else ''}--target {target}"
-    yield "Run everything again and compare", f"python -m lineage rederive {target}{rev}"
-    yield "Check a signed statement of it", f"python -m lineage check ATTESTATION --key SIGNER.pub{rev}"
+    yield "Show where it came from", f"dvc-lineage trace {target}{rev}"
+    yield "Hash everything anew", f"dvc-lineage verify {commit + ' ' if commit else ''}--target {target}"
+    yield "Run everything again and compare", f"dvc-lineage rederive {target}{rev}"
+    yield "Check a signed statement of it", f"dvc-lineage check ATTESTATION --key SIGNER.pub{rev}"
 
 
 def _codes(texts: Iterable[str]) -> str:
@@ -207,7 +213,7 @@ def _codes(texts: Iterable[str]) -> str:
 
 def code(text: str) -> str:
     """Any text as code in Markdown, which stays text: in a table's cell too."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     if "\\" in line and "|" in line:  # in a table, no span can hold both
         return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in line)}</code>"
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)

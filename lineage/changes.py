@@ -23,7 +23,7 @@ DATA = re.compile(
     re.IGNORECASE,
 )
 """Suffixes of files that hold data, not code."""
-PACKAGE = re.compile(r"^([A-Za-z0-9][\w.-]*(?:\[[^\]]*\])?)==([^\s;#]+)", re.MULTILINE)
+PACKAGE = re.compile(r"^([A-Za-z0-9][\w.-]*(?:\[[^\]\n]*\])?)==([^\s;#]+)", re.MULTILINE)
 
 
 class Change(StrEnum):

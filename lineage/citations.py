@@ -17,6 +17,8 @@ from lineage.model import File
 from lineage.targets import find_file
 
 TAG, SOURCE, VALUE = "data", "data-source", "value"
+LONGEST = 1000
+"""Characters of a number; matching takes their square."""
 MINUS = "\N{MINUS SIGN}"
 NUMBER = re.compile(r"(?P<digits>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?)\s*(?P<percent>%?)", re.ASCII)
 SLACK = Decimal("1e-9")
@@ -134,7 +136,8 @@ def writes(text: str, cited: Any) -> bool:
         return True
     if isinstance(cited, bool | None) or _is_endless(cited):
         return text.replace(MINUS, "-") in (json.dumps(cited), str(cited))
-    shown, exact = NUMBER.fullmatch(text.replace(MINUS, "-").replace(",", "")), _exact(cited)
+    digits = text.replace(MINUS, "-").replace(",", "")[: LONGEST + 1]
+    shown, exact = NUMBER.fullmatch(digits) if len(digits) <= LONGEST else None, _exact(cited)
     if exact is None or shown is None:
         return False
     number = Decimal(shown["digits"])
@@ -150,7 +153,7 @@ def _is_endless(cited: Any) -> bool:
 
 def _exact(cited: Any) -> Decimal | None:
     """A number, or a text that is one as in a table; None for all else."""
-    if not isinstance(cited, int | float | str):
+    if not isinstance(cited, int | float | str) or len(str(cited)) > LONGEST:
         return None
     number = NUMBER.fullmatch(str(cited))
     return Decimal(number["digits"]) if number is not None and not number["percent"] else None

@@ -89,8 +89,8 @@ class Places:
             path: relative to the repository's root.
             digest: DVC's hash, by which the cache has it.
         """
-        here = self.state.repository.root / path
-        if self.state.is_workspace and here.is_file():
+        here = self.state.place(path) if isinstance(self.state, Workspace) else None
+        if here is not None and here.is_file():
             return here
         if (blob := self.state.committed(path)) is not None:
             return blob
@@ -218,7 +218,7 @@ class Closure:
         self._hashed.update(zip((m.path for m in todo), self.places.digests(found), strict=True))
         wrong = [*self._wrong(places)]
         if wrong:
-            raise AuditError("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: python -m lineage verify")
+            raise AuditError("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: dvc-lineage verify")
         return {m: self._hashed[m.path] for m in members}
 
     def left_out(self, members: Iterable[Member]) -> frozenset[Member]:
@@ -280,7 +280,7 @@ class Closure:
             raise Missing(
                 "the list of what the stage wrote into this folder is not here, or isn't what its hash says",
                 where=file.path,
-                todo="Fetch it: dvc pull; or see: python -m lineage verify",
+                todo="Fetch it: dvc pull; or see: dvc-lineage verify",
             )
         for path, digest in listing.items():
             yield Member(f"{file.path}/{path}", Part.ARTIFACT, digest, file.algorithm, step.name)
@@ -333,6 +333,8 @@ class Closure:
                 yield f"{member.path}: its bytes hash to {found}, the record says {member.hash}"
 
     def _check_parameters(self, step: Step, file: str, parameters: Iterable[Parameter]) -> None:
+        if self.state.leads_out(file):
+            raise Missing("it lies outside the repository, where nothing is read", where=file)
         content = parsed(self.state.read(file), file)
         for parameter in parameters:
             now = value_at(content, parameter.key)

@@ -9,8 +9,8 @@ from typing import Any
 
 from lineage.changes import Change, Effect, Entry, entered, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
+from lineage.errors import Unreadable
 from lineage.graph import Graph
-from lineage.lockfile import Unreadable
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files
@@ -54,9 +54,9 @@ class Comparison:
         self.sides = (before, after)
         self._recorded_only = recorded_only
         self.own: dict[str, list[Entry]] = {}
-        names = [*before.names, *(n for n in after.names if n not in set(before.names))]
-        self.common = [n for n in names if n in before.names and n in after.names]
-        self._only = [n for n in names if n not in set(self.common)]
+        names, both = dict.fromkeys((*before.names, *after.names)), {*before.names} & {*after.names}
+        self.common = [n for n in names if n in both]
+        self._only = [n for n in names if n not in both]
         for name in self.common:
             self.own[name] = [*self._own(before.graph.runs[name], after.graph.runs[name])]
 

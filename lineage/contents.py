@@ -12,14 +12,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.utils.serialize import PARSERS, ParseError
 
 from lineage.cache import remembered
+from lineage.errors import Unreadable
 from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.model import File
 from lineage.states import Kept, State, Workspace
-from lineage.yaml12 import Loader
+from lineage.yaml12 import TOO_DEEP, bounded, load
 
 MOST = 1000
 """Guesses at which files of a folder were added."""
@@ -35,8 +35,8 @@ class Object:
 
     @property
     def exists(self) -> bool:
-        """Whether it is there."""
-        return self.path.is_file()
+        """Whether it is there; DVC puts no links into its cache."""
+        return self.path.is_file() and not self.path.is_symlink()
 
 
 class Contents:
@@ -179,21 +179,43 @@ def _is_entry(path: Any, digest: Any) -> bool:
 
 
 def parsed(data: bytes | None, path: str) -> Any:
-    """What a file says; None where it isn't there, or isn't JSON, YAML, TOML, plain Python or a table with a heading.
+    """What a file says, as `read_value` reads it; None where it isn't there, or can't be read."""
+    try:
+        return None if data is None else read_value(data, path)
+    except Unreadable:
+        return None
+
+
+def read_value(data: bytes, path: str) -> Any:
+    """What JSON, YAML, TOML, plain Python or a table with a heading says, in types that JSON has.
 
     A table (.csv, .tsv) is a list of its rows by column, all text.
+
+    Raises:
+        Unreadable: it is none of these, or nested or with numbers as nobody writes them.
     """
-    if data is None:
-        return None
     try:
         if path.endswith((".csv", ".tsv")):
             lines = io.StringIO(data.decode(), newline="")
             return [*csv.DictReader(lines, delimiter="," if path.endswith(".csv") else "\t")]
         if path.endswith((".toml", ".py")):
-            return PARSERS[path[path.rindex(".") :]](data.decode(), path)
-        return json.loads(data) if path.endswith(".json") else yaml.load(data, Loader=Loader)
-    except (ValueError, yaml.YAMLError, ParseError, csv.Error, RecursionError):
-        return None
+            return _as_json(bounded(PARSERS[path[path.rindex(".") :]](data.decode(), path)))
+        return bounded(json.loads(data)) if path.endswith(".json") else load(data)
+    except (RecursionError, MemoryError):  # parsers' own ends
+        raise Unreadable(TOO_DEEP) from None
+    except (ValueError, ParseError, SyntaxError, csv.Error) as error:
+        raise Unreadable(f"it can't be read: {error}") from None
+
+
+def _as_json(value: Any) -> Any:
+    """A value with lists for tuples and sets, and text for dates, as dvc.lock has them."""
+    if isinstance(value, dict):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, set):
+        return sorted(map(_as_json, value), key=str)
+    if isinstance(value, list | tuple):
+        return [*map(_as_json, value)]
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def at(value: Any, key: str) -> Any:

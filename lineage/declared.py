@@ -1,24 +1,31 @@
 """What dvc.yaml says, templates filled in by DVC's own resolver. dvc.lock isn't read here."""
 
+import io
+import json
+import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
 from dvc.exceptions import DvcException
-from dvc.fs import GitFileSystem, LocalFileSystem
-from dvc.parsing import DataResolver
-from scmrepo.git.backend.pygit2 import Pygit2Object
-from scmrepo.git.objects import GitTrie
+from dvc.parsing import DataResolver, ForeachDefinition, MatrixDefinition
 
-from lineage.lockfile import Unreadable, address, resolve
+from lineage.contents import read_value
+from lineage.errors import Unreadable
+from lineage.lockfile import address, resolve
 from lineage.states import State
-from lineage.yaml12 import Loader
+from lineage.yaml12 import load
 
 MADE = ("outs", "metrics", "plots")
 DEFAULT = "params.yaml"
+MOST = 20_000
+"""Stages of a dvc.yaml."""
+SLOWEST = 10**7
+"""Templates times characters of a text: DVC looks for the end of each in all of it."""
+WIDEST = 1 << 20
+"""Characters of a file of variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +81,84 @@ def declared_in(state: State, path: str) -> list[Declared]:
     return _file(state, _place(state), path)
 
 
+class _Files:
+    """What DVC's resolver asks of a file system, answered from a state's own files. Paths are from git's root."""
+
+    join, normpath = staticmethod(posixpath.join), staticmethod(posixpath.normpath)
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def exists(self, path: str) -> bool:
+        """Whether the state has a file.
+
+        Raises:
+            Unreadable: it lies outside the repository.
+        """
+        if self._state.leads_out(path):
+            raise Unreadable(f"{path} lies outside the repository, where nothing is read")
+        return self._state.read(path) is not None
+
+    def isdir(self, path: str) -> bool:
+        """No folder exists, by `exists`."""
+        return False
+
+    def suffix(self, path: str) -> str:
+        """A name's ending."""
+        return posixpath.splitext(path)[1]
+
+    def open(self, path: str, encoding: str) -> io.StringIO:
+        """A file's text, if its values are no larger than people write them: the resolver copies what it is given.
+
+        Raises:
+            Unreadable: they are.
+        """
+        data = self._state.read(path) or b""
+        if len(json.dumps(read_value(data, path), default=str)) > WIDEST:
+            raise Unreadable(f"{path} holds more than {WIDEST} characters, aliases written out")
+        return io.StringIO(data.decode(encoding))
+
+
 def _place(state: State) -> Any:
-    """What DVC's resolver asks of a project: a file system and a configuration."""
+    """What DVC's resolver asks of a project: files and a configuration."""
     repository = state.repository
     try:
-        if state.is_workspace or state.tree is None:
-            return SimpleNamespace(fs=LocalFileSystem(), root=str(repository.root), config=repository.dvc.config)
-        config = (repository.dvc_at(state.commit) if state.commit is not None else repository.dvc).config
-        files = GitFileSystem(trie=GitTrie(Pygit2Object(state.tree), str(state.tree.id)))
-        return SimpleNamespace(fs=files, root="/", config=config)
+        at_commit = not state.is_workspace and state.commit is not None
+        config = (repository.dvc_at(state.commit) if at_commit and state.commit else repository.dvc).config
     except DvcException as error:  # a commit from before `dvc init`
         raise Unreadable(f"DVC can't open {state.name}: {error}") from None
+    return SimpleNamespace(fs=_Files(state), config=config)
 
 
 def _file(state: State, place: Any, path: str) -> list[Declared]:
     own = posixpath.dirname(path)
     try:
-        parsed = yaml.load(state.read(path) or b"", Loader=Loader) or {}
-        resolver = DataResolver(place, place.fs.join(place.root, own) if own else place.root, parsed)
+        parsed = load(state.read(path) or b"") or {}
+        if any(text.count("${") * len(text) > SLOWEST for text in _texts(parsed)):
+            raise Unreadable("a text in it has so many templates that reading them would take minutes")
+        resolver = DataResolver(place, own, parsed)
+        if (count := sum(map(_count, resolver.definitions.values()))) > MOST:
+            raise Unreadable(f"it declares {count} stages, more than {MOST}")
         stages, project = resolver.resolve()["stages"], state.repository.folder
         return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
-    except (DvcException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Unreadable(f"{path}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the resolver's assertions and ends of recursion, too: the file may hold anything
+        raise Unreadable(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, dict | list):
+        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def _count(definition: Any) -> int:
+    """How many stages an entry stands for; a matrix of a few lists may mean more than there are atoms."""
+    if isinstance(definition, MatrixDefinition):
+        return math.prod(map(len, definition.resolved_iterable.values()))
+    return len(definition.resolved_iterable) if isinstance(definition, ForeachDefinition) else 1
 
 
 def _declared(name: str, stage: Mapping[str, Any], full: str, own: str) -> Declared:

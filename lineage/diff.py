@@ -15,10 +15,9 @@ from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs
 from lineage.comparison import Comparison, Result
 from lineage.contents import Contents
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Unreadable
 from lineage.graph import Graph
 from lineage.hashing import Progress
-from lineage.lockfile import Unreadable
 from lineage.model import Commit, Fault, Finding, Frozen, Gap
 from lineage.repository import Repository
 from lineage.stale import stale, stale_entries
@@ -102,6 +101,7 @@ def diff(
     denied = frozenset(finding.run or "" for finding in wrong if finding.fault in CONTRADICTIONS)
     comparison = Comparison(before, after, frozenset(finding.run or "" for finding in wrong), denied)
     entries = [*comparison.entries(), *stale_entries(*outdated), *_tampering(*findings)]
+    there = {*findings[1]}
     sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]
     return Difference(
         a=sides[0],
@@ -110,7 +110,7 @@ def diff(
         entries=tuple(entries),
         carried=tuple(comparison.carried()),
         results=tuple(comparison.results()),
-        common=tuple(f for f in findings[0] if f in findings[1] and f.fault in TAMPERING),
+        common=tuple(f for f in findings[0] if f.fault in TAMPERING and f in there),
         gaps=(*_gaps(cases, findings), *_unrecorded(comparison)),
     )
 
@@ -144,11 +144,12 @@ def _findings(case: Case, hashes: Hashes | None) -> list[Finding]:
 
 
 def _tampering(before: Sequence[Finding], after: Sequence[Finding]) -> Iterator[Entry]:
+    then, now = {*before}, {*after}
     for finding in before:
-        if finding.fault in TAMPERING and finding not in after:
+        if finding.fault in TAMPERING and finding not in now:
             yield _tampered(finding, finding.what, None)
     for finding in after:
-        if finding.fault in TAMPERING and finding not in before:
+        if finding.fault in TAMPERING and finding not in then:
             yield _tampered(finding, None, finding.what)
 
 

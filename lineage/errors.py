@@ -1,8 +1,13 @@
-"""The one error that a person sees: what is wrong, where, what was expected, what to do."""
+"""The errors that a person sees: what is wrong, where, what was expected, what to do."""
+
+import re
+
+FREE_LINE = re.compile(r"\n(?!  )")
+"""A line that no message has: it came with a name."""
 
 
 class AuditError(Exception):
-    """A mistake of the user, or something that can't be read.
+    """A mistake of the user.
 
     Args:
         what: what is wrong, in one sentence without a full stop.
@@ -15,8 +20,12 @@ class AuditError(Exception):
         parts = [f"{where}: {what}" if where else what]
         parts += [f"expected: {expected}"] if expected else []
         parts += [todo] if todo else []
-        super().__init__("\n  ".join(parts))
+        super().__init__(FREE_LINE.sub(r"\\n", "\n  ".join(parts)))
 
 
 class Missing(AuditError):
-    """What is asked for needs bytes that are not here: nothing is wrong, and the answer would be partial."""
+    """What an answer needs isn't here, or can't be read; no mistake of the user."""
+
+
+class Unreadable(Exception):
+    """A file that can't be understood; its text says why."""

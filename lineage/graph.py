@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-import yaml
-
 from lineage.declared import declared_in
-from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, resolve
+from lineage.errors import Unreadable
+from lineage.lockfile import data_run, lock_run, lock_stages, resolve
 from lineage.model import File, Gap, Kind, Run
 from lineage.states import State
-from lineage.yaml12 import Loader
+from lineage.yaml12 import load
 
 _runs: dict[tuple[str, str, str, str, int], tuple[Any, Run]] = {}
 """Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
@@ -119,7 +118,7 @@ class Graph:
         reader = Reader(state)
         found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
         self.runs: dict[str, Run] = {run.name: run for run in found}
-        self.gaps: list[Gap] = [*state.gaps, *reader.gaps]
+        self.gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps]
 
     @cached_property
     def made(self) -> dict[str, tuple[Run, File]]:
@@ -187,17 +186,20 @@ def working_folders(data: bytes) -> tuple[tuple[str, str], ...] | None:
     found = []
     for name, stage in declared(data).items():
         body = stage.get("do", stage) if isinstance(stage, dict) else {}
-        folder = body.get("wdir")
+        folder = body.get("wdir") if isinstance(body, dict) else None
         if isinstance(folder, str):
             found.append((name, folder))
     return None if any("${" in folder for _, folder in found) else tuple(found)
+def _undated(state: State) -> Iterator[Gap]:
+    if state.commit is not None and not state.repository.commit(state.commit).time:
+        yield Gap(where=f"commit {state.commit}", what="no calendar has its time")
 
 
 def declared(data: bytes) -> dict[str, Any]:
     """The stages of a dvc.yaml by name, as written; empty where it can't be read."""
     try:
-        parsed = yaml.load(data, Loader=Loader)
-    except yaml.YAMLError:
+        parsed = load(data)
+    except Unreadable:
         return {}
     stages = parsed.get("stages") if isinstance(parsed, dict) else None
     return stages if isinstance(stages, dict) else {}

@@ -56,7 +56,7 @@ def history(repository: Repository, metric: str) -> History:
     rows = [*walk.rows()]
     if not rows:
         raise AuditError(
-            "no commit and no experiment has it", where=metric, todo="See `python -m lineage trace` for what there is"
+            "no commit and no experiment has it", where=metric, todo="See `dvc-lineage trace` for what there is"
         )
     return History(metric=metric, rows=tuple(rows), gaps=tuple(walk.gaps))
 

@@ -4,6 +4,7 @@ Everything that is written lies in one folder, DVC's cache and state included. K
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pygit2
 from dvc.config import Config
 
 from lineage.contents import Contents, listed
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.hashing import file_hash, folder_hash
 from lineage.model import File, Run
@@ -24,6 +25,13 @@ from lineage.states import Kept, State, Workspace
 
 GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 """Variables that a git hook has, and that would lead git from the clone to the user's repository."""
+DVC = (sys.executable, "-P", "-m", "dvc")
+"""Without the folder that it works in on Python's path: a project may have a `yaml.py`."""
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|TMPDIR|LANG|LANGUAGE|LC_\w+|LD_LIBRARY_PATH|VIRTUAL_ENV"
+    r"|(OMP|MKL|OPENBLAS|NUMEXPR)_NUM_THREADS|CUDA_VISIBLE_DEVICES|XDG_(CONFIG|CACHE)_HOME|DVC_(GLOBAL|SYSTEM)_CONFIG_DIR"
+)
+"""Variables that commands get unasked: what a shell and its programs need to run here. Keys and tokens have others."""
 
 
 class Isolated:
@@ -33,10 +41,12 @@ class Isolated:
         state: whose files it gets. Of the workspace: what git would commit of it now, that is the commit that is
             checked out with what was changed, added and removed since, but nothing that git ignores.
         folder: an empty folder.
+        variables: names of what commands in it see of this process's environment, besides what any needs.
     """
 
-    def __init__(self, state: State, folder: Path) -> None:
+    def __init__(self, state: State, folder: Path, variables: Iterable[str] = ()) -> None:
         self._state = state
+        self._variables = frozenset(variables)
         self._source = Workspace(state.repository)
         self.root = folder / "clone"
         self._site = folder / "site"
@@ -53,9 +63,10 @@ class Isolated:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, with the Python that runs now first, and DVC's state in the folder."""
+        """What commands see of this process's, with the Python that runs now first, and DVC's state in the folder."""
+        seen = {n: v for n, v in os.environ.items() if PASSED.fullmatch(n) or n in self._variables}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        return {**_environment(), "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
+        return {**seen, "PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self._site)}
 
     def _clone(self, commit: str | None) -> None:
         _git("init", "--quiet", str(self.root), folder=self.root.parent)
@@ -127,7 +138,7 @@ class Isolated:
                 self._parameters(path)
         wrong = [f"{path}: {problem}" for path, problem in problems.items() if problem is not None]
         if wrong:
-            raise AuditError(
+            raise Missing(
                 "what no command makes isn't here as it was recorded",
                 where=self._state.name,
                 expected="the recorded bytes in the workspace or in DVC's cache:\n    " + "\n    ".join(wrong),
@@ -136,7 +147,7 @@ class Isolated:
 
     def _pull(self, runs: Sequence[Run], problems: dict[str, str | None], listener: Listener | None) -> None:
         """Lets DVC fetch outputs from their sources or a remote; those that came as recorded are no problem."""
-        command = [sys.executable, "-m", "dvc", "pull", "--", *(run.name for run in runs)]
+        command = [*DVC, "pull", "--", *(run.name for run in runs)]
         run_streaming(command, self.project, self.environment, listener)
         clone = Workspace(Repository(self.project))
         for file in (file for run in runs for file in run.outputs):
@@ -150,8 +161,7 @@ class Isolated:
         if file.path.startswith("../"):
             return "it lies beside the repository, where the clone doesn't see it"
         if file.path.startswith("/"):
-            right = _hash_of(Path(file.path), self._source.files_under(file.path), file) == file.hash
-            return None if right else "it isn't what was recorded"
+            return None  # where it isn't what was recorded, the lock of the run says so
         if self._state.blob(file.path) is not None or (self._state.is_workspace and (self.root / file.path).is_file()):
             return None  # git has it; whether it is what was recorded is seen when the stage has run
         if self._state.committed_under(file.path) or (self.root / file.path).is_dir():
@@ -168,9 +178,9 @@ class Isolated:
                     _copy(self._source.repository.root / file.path / path, self.root / file.path / path)
 
     def _parameters(self, path: str) -> None:
-        here, there = self._source.repository.root / path, self.root / path
-        if here.is_file() and not there.exists():
-            _copy(here, there)
+        here, there = self._source.place(path), self.root / path
+        if here is not None and here.is_file() and not there.exists():
+            _copy(here, self._place(File(path)))
 
     def _put(self, file: File, contents: Contents) -> str | None:
         """Copies recorded bytes from the workspace or the cache, and hashes the copy; what is wrong, or None."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from lineage.checks.case import Case
 from lineage.checks.outputs import Hashes, check_outputs
 from lineage.contents import Contents
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.hashing import Progress, bytes_hash
 from lineage.model import File, Finding, Frozen
@@ -133,7 +133,7 @@ def _is_taken(folder: Path, path: str, former: set[str]) -> bool:
 
 def _check_graph(graph: Graph) -> None:
     if graph.gaps:
-        raise AuditError(graph.gaps[0].what, where=graph.gaps[0].where, expected="a record that can be read")
+        raise Missing(graph.gaps[0].what, where=graph.gaps[0].where, expected="a record that can be read")
     if not graph.stages():
         raise AuditError("no stage has run", where=graph.state.name, todo="Run the pipeline first: dvc repro")
 
@@ -236,7 +236,7 @@ def _refuse(state: State, findings: Iterable[Finding]) -> None:
         raise AuditError(
             "the record doesn't hold, so it isn't kept:\n    " + "\n    ".join([*named, *more]),
             where=state.name,
-            todo="Commit the code that the stages ran, or run them again; see also: python -m lineage verify",
+            todo="Commit the code that the stages ran, or run them again; see also: dvc-lineage verify",
         )
 
 

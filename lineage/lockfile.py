@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
-from lineage.cache import remembered
+from lineage.cache import at_once, remembered
+from lineage.errors import Unreadable
 from lineage.model import File, Kind, Run
-from lineage.yaml12 import Loader
+from lineage.yaml12 import load
 
 STAGE = re.compile(rb"^  (?=\S)", re.MULTILINE)
 CONFLICTS = (b"<<<<<<< ", b">>>>>>> ")
@@ -32,15 +31,11 @@ MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 HASHES = ("md5", "etag", "checksum", "sha256")
 
 
-class Unreadable(Exception):
-    """A file of DVC's that can't be understood; its text says why."""
-
-
 def lock_stages(data: bytes) -> dict[str, Any]:
     """Stage name -> its entry in a dvc.lock.
 
     Raises:
-        Unreadable: conflict markers, no YAML, or no lock of schema 2.
+        Unreadable: conflict markers, no YAML, no lock of schema 1 or 2, or a stage that is there twice.
     """
     if has_conflicts(data):
         raise Unreadable("it has conflict markers of a merge")
@@ -48,8 +43,11 @@ def lock_stages(data: bytes) -> dict[str, Any]:
     if texts is None:
         return _whole_lock(data)
     stages: dict[str, Any] = {}
-    for text in texts.values():
-        stages.update(_parsed_stage(text))
+    with at_once():
+        for name, entry in (item for text in texts.values() for item in _parsed_stage(text).items()):
+            if name in stages:
+                raise Unreadable(f"stage {name!r} is there twice, which DVC refuses")
+            stages[name] = entry
     return stages
 
 
@@ -62,16 +60,21 @@ def _parsed_stage(text: bytes) -> Any:
 def _read_stage(text: bytes) -> dict[str, Any]:
     """A stage's entry. Its lists of files are nearly all of it, and mostly plain enough to need no YAML parser."""
     lists: dict[str, Any] = {}
+    twice: list[str] = []
 
     def take(match: re.Match[bytes]) -> bytes:
         files = [_plain_file(entry.decode()) for entry in ENTRY.findall(match[2])]
         if None in files:
             return match[0]
-        lists[match[1].decode()] = files
+        twice.extend({name := match[1].decode()} & lists.keys())
+        lists[name] = files
         return b""
 
-    stages = _checked_stages(_parse(FILES.sub(take, text)))
-    for entry in stages.values():
+    stages = _checked_stages(load(FILES.sub(take, text)))
+    for name, entry in stages.items():
+        twice.extend(lists.keys() & entry.keys())
+        if twice:
+            raise Unreadable(f"stage {name!r} has {twice[0]} twice, which DVC refuses")
         entry.update(lists)
     return stages
 
@@ -106,30 +109,25 @@ def stage_texts(data: bytes) -> dict[str, bytes] | None:
         return None
     starts = [match.start() for match in STAGE.finditer(body)]
     pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
-    return {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(errors="replace"): piece for piece in pieces}
+    texts = {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(errors="replace"): piece for piece in pieces}
+    return texts if len(texts) == len(pieces) else None
 
 
 def _whole_lock(data: bytes) -> dict[str, Any]:
-    parsed = _parse(data)
-    if not isinstance(parsed, dict) or str(parsed.get("schema")) != "2.0":
-        raise Unreadable("it is no dvc.lock of schema 2.0")
-    return _checked_stages(parsed.get("stages") or {})
-
-
-def _parse(data: bytes) -> Any:
-    try:
-        return yaml.load(data, Loader=Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise Unreadable(f"it is no YAML{f' (line {mark.line + 1})' if mark else ''}") from None
+    parsed = load(data)
+    if isinstance(parsed, dict) and str(parsed.get("schema")) == "2.0":
+        return _checked_stages(parsed.get("stages") or {})
+    if isinstance(parsed, dict) and all(isinstance(entry, dict) and "cmd" in entry for entry in parsed.values()):
+        return _checked_stages(parsed)  # as DVC 1 wrote them
+    raise Unreadable("it is no dvc.lock of schema 1 or 2.0")
 
 
 def _checked_stages(stages: Any) -> dict[str, Any]:
     if not isinstance(stages, dict):
         raise Unreadable("its stages are no mapping")
     for name, entry in stages.items():
-        if not isinstance(entry, dict) or "cmd" not in entry:
-            raise Unreadable(f"stage {name!r} has no command")
+        if not isinstance(name, str) or not isinstance(entry, dict) or "cmd" not in entry:
+            raise Unreadable(f"stage {name!r} has no command, or a number for its name")
     return stages
 
 
@@ -161,15 +159,14 @@ def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str, projec
     """
     command = entry["cmd"]
     try:
-        parameters = {resolve(file, folder): values or {} for file, values in (entry.get("params") or {}).items()}
         return Run(
             name=address(name, lock, project),
             file=lock,
             kind=Kind.STAGE,
             folder=folder,
-            command=tuple(command) if isinstance(command, list) else (str(command),),
+            command=tuple(map(str, command)) if isinstance(command, list) else (str(command),),
             inputs=tuple(_files(entry.get("deps"), folder)),
-            parameters=parameters,
+            parameters=_parameters(entry.get("params"), folder),
             outputs=tuple(_files(entry.get("outs"), folder)),
         )
     except (AttributeError, KeyError, TypeError) as error:
@@ -187,11 +184,11 @@ def data_run(data: bytes, path: str, project: str = "") -> Run:
     """
     if has_conflicts(data):
         raise Unreadable("it has conflict markers of a merge")
-    parsed = _parse(data)
+    parsed = load(data)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("outs"), list):
         raise Unreadable("it is no .dvc file: it has no outs")
-    folder = resolve(parsed.get("wdir") or ".", posixpath.dirname(path))
     try:
+        folder = resolve(parsed.get("wdir") or ".", posixpath.dirname(path))
         deps = parsed.get("deps") or []
         origin = {k: v for k, v in deps[0].items() if k != "files"} if deps else {}
         return Run(
@@ -215,6 +212,11 @@ def resolve(path: str, folder: str) -> str:
     return "" if joined == "." else joined
 
 
+def _parameters(entries: Any, folder: str) -> dict[str, dict[str, Any]]:
+    files = ((file, values or {}) for file, values in (entries or {}).items())
+    return {resolve(file, folder): {str(key): value for key, value in values.items()} for file, values in files}
+
+
 def _files(entries: Any, folder: str) -> Iterator[File]:
     for entry in entries or []:
         name = next((h for h in HASHES if h in entry), None)
@@ -228,13 +230,11 @@ def _files(entries: Any, folder: str) -> Iterator[File]:
             path = f"db://{entry['db'].get('connection')}/{entry['db'].get('table') or entry['db'].get('query')}"
         else:
             path = resolve(entry["path"], folder)
-        digest = str(entry[name]) if name else (repo.get("rev_lock") if repo else None)
+        given = entry[name] if name else (repo.get("rev_lock") if repo else None)
+        digest = None if given is None else str(given)  # YAML takes one of digits only for a number
         if name == "md5" and MD5.fullmatch(digest or "") is None:  # it would be taken for a path in the cache
             raise Unreadable(f"{path} has the MD5 {digest!r}, which is none")
-        yield File(
-            path=path,
-            hash=digest,
-            algorithm=algorithm if not repo else "git",
-            size=entry.get("size"),
-            files=entry.get("nfiles"),
-        )
+        counts = [entry.get(count) for count in COUNTS]
+        if not all(count is None or isinstance(count, int) for count in counts):
+            raise Unreadable(f"{path} has the size or number of files {counts!r}, which is none")
+        yield File(path, digest, algorithm if not repo else "git", *counts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 
 class Frozen(BaseModel):
@@ -93,7 +93,7 @@ class Commit(Frozen):
     author: str
     email: str
     time: str
-    """ISO 8601."""
+    """ISO 8601; empty where no calendar has it."""
     subject: str
 
 
@@ -165,6 +165,7 @@ class Finding(Frozen):
     what: str
     """One sentence, with what was expected and found."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def proves_wrong(self) -> bool:
         """Whether something is wrong, not only missing."""

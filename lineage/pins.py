@@ -30,18 +30,27 @@ def pins_of(run: Run, manifest: Manifest | None) -> list[Pin]:
     return [pin.model_copy(update={"runs": (run.name,)}) for pin in found]
 
 
-def own_pins(run: Run, manifest: Manifest | None, runs: Iterable[Run]) -> list[Pin]:
-    """The sources that a run reads, without those that only pass by: a run that reads a whole parameter file, to check
-    it, say, reads everybody's, and each is somebody else's who reads less.
+class Owners:
+    """Whose the sources are: a run that reads a whole parameter file, to check it, say, reads everybody's, and each is
+    somebody else's who reads less.
 
     Args:
         runs: all runs there are.
     """
-    found = pins_of(run, manifest)
-    size = _parameters_read(run)
-    narrower = [other for other in runs if other.name != run.name and 0 < _parameters_read(other) < size]
-    elsewhere = {(pin.where, pin.source, pin.revision) for other in narrower for pin in pins_of(other, None)}
-    return [pin for pin in found if (pin.where, pin.source, pin.revision) not in elsewhere]
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._least: dict[tuple[str, str, str | None], int] = {}
+        for run in runs:
+            if size := _parameters_read(run):
+                for pin in pins_of(run, None):
+                    key = (pin.where, pin.source, pin.revision)
+                    self._least[key] = min(size, self._least.get(key, size))
+
+    def pins(self, run: Run, manifest: Manifest | None) -> list[Pin]:
+        """The sources that a run reads, without those that only pass by."""
+        size = _parameters_read(run)
+        found = pins_of(run, manifest)
+        return [pin for pin in found if self._least.get((pin.where, pin.source, pin.revision), size) >= size]
 
 
 def _parameters_read(run: Run) -> int:
@@ -74,7 +83,8 @@ def _imported(run: Run) -> Iterator[Pin]:
     repo = run.origin.get("repo") or {}
     source = f"{repo['url']}: {run.origin['path']}" if repo else run.inputs[0].path
     revision = repo.get("rev_lock") or next((run.origin[h] for h in HASHES if h in run.origin), None)
-    yield Pin(where=run.file, source=source, revision=revision, fixed=revision is not None)
+    known = revision is not None
+    yield Pin(where=run.file, source=source, revision=str(revision) if known else None, fixed=known)
 
 
 def _in_mapping(value: Any, where: str) -> Iterator[Pin]:

@@ -5,9 +5,8 @@ run cache, nor results that git keeps.
 """
 
 import platform
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,11 +16,10 @@ from pathlib import Path
 from lineage.agreement import Again, Agreement, Comparison, is_metric, within
 from lineage.contents import Contents, parsed
 from lineage.declared import declared_stages
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing, Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
-from lineage.isolation import Isolated, uncommitted
-from lineage.lockfile import Unreadable
+from lineage.isolation import DVC, Isolated, uncommitted
 from lineage.manifests import manifest_of
 from lineage.model import Commit, Frozen, Kind, Run
 from lineage.repository import Repository
@@ -86,8 +84,12 @@ def rederive(
     keep: Path | None = None,
     listener: Listener | None = None,
     elsewhere: bool = False,
+    variables: Iterable[str] = (),
+    agree: Callable[[Sequence[Run]], object] | None = None,
 ) -> Rederived:
     """Run everything upstream of a target again, and compare every output with the record.
+
+    The commands are the project's own, and run with all rights of whoever calls this.
 
     A workspace with uncommitted changes is not refused: the record of fresh runs is itself uncommitted. The clone then
     has what git would commit now, and a note says so.
@@ -102,6 +104,8 @@ def rederive(
         keep: an empty or new folder outside the repository where the clone stays; None for a temporary one.
         listener: is told what DVC and the stages write.
         elsewhere: whether the record was made on another machine, whose rounding differs.
+        variables: names of environment variables that the commands see, besides those that any command needs.
+        agree: is told what will be run, before anything is; may raise.
 
     Raises:
         AuditError: the revision or target isn't there or can't be run again, or raw data isn't what was recorded.
@@ -111,12 +115,14 @@ def rederive(
     found = find_target(target, graph, Contents(state))
     plan = _plan(graph, found)
     allowed = _tolerance(state, tolerance, elsewhere)
+    if agree is not None:
+        agree(plan.stages)
     with _folder(repository, keep) as folder:
-        clone = Isolated(state, folder)
+        clone = Isolated(state, folder, variables)
         clone.provide(graph, plan.stages, plan.given, listener)
         clone.forget(file for run in plan.stages for file in run.outputs)
         names = [run.name for run in plan.stages]
-        command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", "--single-item", "--", *names]
+        command = [*DVC, "repro", "--no-run-cache", "--single-item", "--", *names]
         code, said = run_streaming(command, clone.project, clone.environment, listener)
         made = Graph(open_state(Repository(clone.project), None))
         result = Rederived(
@@ -138,7 +144,7 @@ def _plan(graph: Graph, target: Target) -> _Plan:
     try:
         declared = declared_stages(graph.state)
     except Unreadable as error:
-        raise AuditError(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
+        raise Missing(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
     fixed = {n for n, r in graph.runs.items() if r.kind is not Kind.STAGE or (n in declared and declared[n].frozen)}
     reached: set[str] = set()
     waiting = [*target.runs]

@@ -3,6 +3,8 @@
 Git is read with pygit2; experiment names, queue, cache and remote come through DVC.
 """
 
+import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -26,6 +28,8 @@ from lineage.model import Commit
 
 WORKSPACE = "workspace"
 """The name of what lies in the folder now, committed or not."""
+OBJECT = re.compile(r"(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
+"""A file of DVC's cache, from the cache's folder."""
 FIRST = 10
 """The priority of a place for objects that comes before git's own, which have 1 and 2."""
 
@@ -105,6 +109,17 @@ class Repository:
         """What is configured here, in .dvc and on this machine."""
         return Config(str(Path(self.project) / ".dvc"), validate=False)
 
+    def owns(self, place: Path) -> bool:
+        """Whether a file or folder, links followed, lies in the repository, or is an object of DVC's cache.
+
+        Nothing else is read: whoever wrote the repository could name any file of the reader's.
+        """
+        there = Path(os.path.realpath(place))
+        if there.is_relative_to(self.root):
+            return True
+        cache = Path(os.path.realpath(self.dvc.cache.legacy.path))
+        return there.is_relative_to(cache) and OBJECT.fullmatch(there.relative_to(cache).as_posix()) is not None
+
     def resolve(self, name: str) -> Named:
         """The commit of a branch, tag, hash, experiment or queued experiment.
 
@@ -150,10 +165,9 @@ class Repository:
         """Who made a commit, and when."""
         found = self.git[commit]
         assert isinstance(found, pygit2.Commit)
-        author = found.author
-        when = datetime.fromtimestamp(author.time, timezone(timedelta(minutes=author.offset)))
-        subject = found.message.split("\n", 1)[0]
-        return Commit(id=commit, author=author.name, email=author.email, time=when.isoformat(), subject=subject)
+        author, subject = found.author, found.raw_message.partition(b"\n")[0]
+        name, email, said = (text.decode(errors="replace") for text in (author.raw_name, author.raw_email, subject))
+        return Commit(id=commit, author=name, email=email, time=_when(author.time, author.offset), subject=said)
 
     def history(self, start: str) -> Iterator[str]:
         """A commit and its first parents, newest first, as far as they are here."""
@@ -254,3 +268,16 @@ def relative(path: Path, root: Path) -> str:
     """A path below the root as the record writes it."""
     text = path.relative_to(root).as_posix()
     return "" if text == "." else text
+
+
+def _when(time: int, offset: int) -> str:
+    """A commit's time in ISO 8601; empty where no calendar has it, such as one after the year 9999.
+
+    Args:
+        time: seconds since 1970.
+        offset: minutes from UTC.
+    """
+    try:
+        return datetime.fromtimestamp(time, timezone(timedelta(minutes=offset))).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return ""

@@ -43,15 +43,29 @@ def measured(repository: Repository, traced: Trace) -> list[Measured]:
     graph, contents = Graph(state), Recorded(state)
     origins = Origins(graph)
     names = set(traced.target.runs)
-    above = {run.name: set(origins.upstream([origins.of(run.name)])) for run in graph.stages()}
-    below = {name for name, upstream in above.items() if upstream & names}
+    below = _below(origins, names)
     found = []
     for run in graph.stages():
         results = [file for file in run.outputs if _is_result(file, state)] if run.name in below else []
         if results:
-            own = run.name in names or _is_own(run, origins, names, above[run.name], below)
+            above = set(origins.upstream([origins.of(run.name)]))
+            own = run.name in names or _is_own(run, origins, names, above, below)
             found += [_read(run, file, contents, own) for file in results]
     return sorted(found, key=lambda each: (not each.own, each.path))
+
+
+def _below(origins: Origins, names: set[str]) -> set[str]:
+    """Of a state's runs the target's, and all that read what they made, directly or not."""
+    readers: dict[str, list[str]] = {}
+    for reader in origins.upstream(origins.of(run.name) for run in origins.graph.stages()).values():
+        for name in origins.above(reader):
+            readers.setdefault(name, []).append(reader.name)
+    found, waiting = set(names), [*names]
+    while waiting:
+        further = [reader for reader in readers.get(waiting.pop(), ()) if reader not in found]
+        found.update(further)
+        waiting += further
+    return found & {*origins.graph.runs}
 
 
 def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:

@@ -7,7 +7,7 @@ from typing import Any
 from lineage.model import Run
 
 SEED = re.compile(r"(^|[._-])seeds?$", re.IGNORECASE)
-OPTION = re.compile(r"--(?:[\w-]+-)?seed[= ](\S+)")
+OPTION = re.compile(r"(?<![\w-])--(?:[\w-]{1,80}-)?seed[= ](\S+)")
 
 
 def is_seed(key: str) -> bool:

@@ -101,7 +101,7 @@ def _signer(file: Path) -> CryptoSigner:
             "it is no private Ed25519 key",
             where=str(file),
             expected="PEM without a password",
-            todo="Make one: python -m lineage keygen FILE",
+            todo="Make one: dvc-lineage keygen FILE",
         )
     return CryptoSigner(key)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
-from lineage.model import Gap
+from lineage.errors import Missing
+from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
 
@@ -44,6 +45,10 @@ class State(ABC):
     @abstractmethod
     def dvc_files(self) -> Iterator[str]:
         """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file; projects inside it are others."""
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path lies outside the repository, of which nothing is read."""
+        return File(path).is_external
 
     def blob(self, path: str) -> str | None:
         """The id of a file's blob in the commit; None where the commit has no such file."""
@@ -107,7 +112,7 @@ class State(ABC):
             return None
         try:
             return self.tree[path]
-        except KeyError:
+        except (KeyError, ValueError):  # a path that none can be
             return None
 
 
@@ -141,6 +146,7 @@ class Kept(Committed):
 
     Raises:
         AuditError: its record.json can't be read.
+        Missing: a file of it is a link.
     """
 
     kind = "record"
@@ -152,6 +158,9 @@ class Kept(Committed):
         self.folder = folder.resolve()
         self.files = {self._placed(path): digest for path, digest in record.files.items()}
         """Path from git's root -> MD5 of all that was kept."""
+        for place in map(self.place, self.files):
+            if os.path.realpath(place) != str(place):
+                raise Missing("it is a link, which no record has", where=str(place), expected="what `keep` wrote")
         self.left_out: dict[str, LeftOut] = {self._placed(out.path): out for out in record.left_out}
         if not here:
             what = f"commit {record.commit}, whose code made it, is not here, so its code was not compared"
@@ -212,8 +221,21 @@ class Workspace(State):
 
     def read(self, path: str) -> bytes | None:
         """A file's bytes in the folder."""
-        file = self.repository.root / path
-        return file.read_bytes() if file.is_file() else None
+        file = self.place(path)
+        return file.read_bytes() if file is not None and file.is_file() else None
+
+    def place(self, path: str) -> Path | None:
+        """Where a file or folder is, or would be; None where that isn't the repository's, or no path can be so."""
+        here = self.repository.root / path
+        try:
+            here.exists()  # which raises where no file can be called so
+            return here if self.repository.owns(here) else None
+        except (OSError, ValueError):
+            return None
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path lies outside the repository, of which nothing is read, or is a link that leads there."""
+        return super().leads_out(path) or self.place(path) is None
 
     def dvc_files(self) -> Iterator[str]:
         """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
@@ -235,10 +257,11 @@ class Workspace(State):
 
     def files_under(self, path: str) -> dict[str, Path]:
         """(Path below a folder) -> file, as they lie there, without what DVC ignores. A file is its own entry, ``."""
-        here = self.repository.root / path
+        if (here := self.place(path)) is None:
+            return {}
         if here.is_file():
             return {"": here}
-        found = (p for p in here.rglob("*") if p.is_file())
+        found = (p for p in here.rglob("*") if p.is_file() and (not p.is_symlink() or self.repository.owns(p)))
         below = {p.relative_to(here).as_posix(): p for p in found}
         return {p: file for p, file in sorted(below.items()) if not self.ignores(f"{path}/{p}")}
 

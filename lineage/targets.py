@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lineage.contents import Contents, at
-from lineage.errors import AuditError, Missing
+from lineage.contents import Contents, at, read_value
+from lineage.errors import AuditError, Missing, Unreadable
 from lineage.graph import Graph
 from lineage.model import File
 
@@ -36,6 +36,7 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
 
     Raises:
         AuditError: there is nothing of that name, with what there is instead.
+        Missing: it may be in what can't be read.
     """
     runs = (asked,) if asked in graph.runs else tuple(name for name in graph.runs if name.split("@")[0] == asked)
     if runs:
@@ -47,6 +48,9 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
         return Target(asked=asked, path=file.path, key=key or None, hash=file.hash, runs=made, value=value)
     if HASH.fullmatch(asked) and (named := _by_hash(asked, graph)) is not None:
         return named
+    if graph.gaps:
+        gap = graph.gaps[0]
+        raise Missing(f"nothing that could be read is called {asked!r}; {gap.where}: {gap.what}", graph.state.name)
     raise AuditError(
         f"nothing here is called {asked!r}",
         where=graph.state.name,
@@ -120,12 +124,15 @@ def _recorded(path: str, graph: Graph) -> File | None:
 
 
 def _number(file: File, key: str, contents: Contents, is_made: bool) -> Any:
-    if (is_made and file.hash is None) or contents.read(file) is None:
+    data = None if is_made and file.hash is None else contents.read(file)
+    if data is None:
         what = f"the bytes that the record says ({file.hash})" if file.hash else "the list of its folder's files"
         raise Missing(f"{what} are not here, so that the number can't be read", file.path, todo="Fetch: dvc pull")
-    value = contents.value(file)
     try:
+        value = read_value(data, file.path)
         return at(value, key)
+    except Unreadable as error:
+        raise Missing(str(error), where=file.path) from None
     except KeyError:
         some = ", ".join(sorted(_keys(value))[:12])
         raise AuditError(f"it has no {key!r}", where=file.path, expected=f"a key such as {some}") from None

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from lineage.contents import Recorded
 from lineage.declared import frozen_stages
+from lineage.errors import Unreadable
 from lineage.graph import Graph
-from lineage.lockfile import Unreadable, lock_stages, stage_texts
-from lineage.manifests import Environment, Manifest, is_manifest, manifest_of
+from lineage.lockfile import lock_stages, stage_texts
+from lineage.manifests import Environment, is_manifest, manifest_of
 from lineage.model import Commit, File, Frozen, Gap, Kind, Pin, Run
 from lineage.origins import Origin, Origins
-from lineage.pins import own_pins
+from lineage.pins import Owners
 from lineage.repository import Repository
 from lineage.seeds import is_seed, seeds_of
 from lineage.states import State, open_state
@@ -122,7 +124,8 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     roots, doubts = _roots(found, origins)
     closure = origins.upstream(roots)
     frozen, unread = _frozen(state)
-    steps = [step(origin, origins, recorded, name in frozen) for name, origin in closure.items()]
+    owners = cache(lambda graph: Owners(graph.runs.values()))
+    steps = [step(origin, origins, recorded, owners(origin.graph), name in frozen) for name, origin in closure.items()]
     gaps = [*graph.gaps, *unread, *recorded.gaps(), *doubts, *_doubts(closure, origins), *_missing_manifests(closure)]
     return Trace(
         target=found.model_copy(update={"runs": tuple(root.name for root in roots)}),
@@ -164,7 +167,7 @@ def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
         return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
 
 
-def step(origin: Origin, origins: Origins, recorded: "Recording", frozen: bool) -> Step:
+def step(origin: Origin, origins: Origins, recorded: "Recording", owners: Owners, frozen: bool) -> Step:
     """A run with all that is known of it."""
     run, past = origin.run, origin.past
     manifest = manifest_of(run, origin.contents)
@@ -181,14 +184,10 @@ def step(origin: Origin, origins: Origins, recorded: "Recording", frozen: bool) 
         inputs=tuple(_input(file, origin, origins, recorded) for file in run.inputs),
         outputs=run.outputs,
         environment=manifest.environment if manifest is not None else None,
-        pins=tuple(pin.model_copy(update={"runs": (origin.name,)}) for pin in _pins(origin, manifest)),
+        pins=tuple(pin.model_copy(update={"runs": (origin.name,)}) for pin in owners.pins(run, manifest)),
         frozen=frozen,
         recorded=recorded.of(run) if past is None else origin.graph.state.repository.commit(past),
     )
-
-
-def _pins(origin: Origin, manifest: Manifest | None) -> list[Pin]:
-    return own_pins(origin.run, manifest, origin.graph.runs.values())
 
 
 def _input(file: File, reader: Origin, origins: Origins, recorded: "Recording") -> Input:
@@ -242,14 +241,14 @@ class Recording:
         self._repository = repository
         self._state = state
         self._texts: dict[str, Mapping[str, Any]] = {}
+        self._here: dict[str, Mapping[str, Any]] = {}
         self._blobs: dict[str, list[tuple[str, str | None]]] = {}
 
     def of(self, run: Run) -> Commit | None:
         """The commit that first held a run's record; None where none does."""
-        data = self._state.read(run.file)
-        if data is None:
+        if (record := self._record(run)) is None:
             return None
-        record, first = self._record(data, run), None
+        first = None
         for commit, blob in self._history(run.file):
             if blob is None or self._record_in(blob, run) != record:
                 break
@@ -287,8 +286,11 @@ class Recording:
             self._texts[key] = _records(self._repository.git[blob].read_raw(), run)
         return self._texts[key].get(run.name.rpartition(":")[2])
 
-    def _record(self, data: bytes, run: Run) -> Any:
-        return _records(data, run).get(run.name.rpartition(":")[2])
+    def _record(self, run: Run) -> Any:
+        if run.file not in self._here:
+            data = self._state.read(run.file)
+            self._here[run.file] = _records(data, run) if data is not None else {}
+        return self._here[run.file].get(run.name.rpartition(":")[2])
 
 
 def _records(data: bytes, run: Run) -> Mapping[str, Any]:

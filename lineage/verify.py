@@ -1,9 +1,11 @@
 """Is the record true? Every hash is computed anew, and every statement is held against the others."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 from dvc.config import RemoteConfigError
 from dvc.exceptions import DvcException
+from pydantic import computed_field
 
 from lineage.checks.case import Case
 from lineage.checks.declarations import check_declarations
@@ -26,6 +28,15 @@ from lineage.states import Kept, open_state
 from lineage.targets import find_target
 
 
+class Verdict(StrEnum):
+    """What verification comes to."""
+
+    HOLDS = "holds"
+    WRONG = "wrong"
+    PARTIAL = "partial"
+    """Nothing was proved wrong, and not all could be checked."""
+
+
 class Verification(Frozen):
     """What was checked, and what was found."""
 
@@ -39,6 +50,12 @@ class Verification(Frozen):
     by_hash_bytes: int
     """How large they are, as dvc.lock has it."""
     findings: tuple[Finding, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """What it comes to."""
+        return Verdict.WRONG if not self.holds else Verdict.HOLDS if self.complete else Verdict.PARTIAL
 
     @property
     def holds(self) -> bool:

@@ -45,7 +45,7 @@ def attested(home: Path, name: str, commit: str, target: str) -> str:
         if not key.exists():
             generate_key(key)
         repository = Repository(home)
-        signed, text = attest(repository, target, key, commit), card(repository, target, commit)
+        signed, text = attest(repository, target, key, commit), card(repository, target, commit).text
     except AuditError as error:
         raise InputError(f"the model can't be attested: {error}", where=name) from None
     public = key.with_name(f"{key.name}.pub").read_bytes()

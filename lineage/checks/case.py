@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lineage.contents import Contents, parsed
+from lineage.contents import Contents, parsed, read_value
 from lineage.declared import Declared, declared_stages, frozen_stages
+from lineage.errors import Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, folder_hash
-from lineage.lockfile import Unreadable
 from lineage.manifests import Manifest, manifest_of
 from lineage.model import File, Kind, Run
 from lineage.states import State
@@ -99,6 +99,17 @@ class Case:
         if file not in self._parameters:
             self._parameters[file] = parsed(self.state.read(file), file)
         return self._parameters[file]
+
+    def unreadable(self, file: str) -> str | None:
+        """Why nothing is known of what a parameter file says now; None where it is read, or gone."""
+        if self.state.leads_out(file):
+            return "it lies outside the repository, where nothing is read"
+        try:
+            if (data := self.state.read(file)) is not None:
+                read_value(data, file)
+        except Unreadable as error:
+            return str(error)
+        return None
 
     def files_in(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> hash of what lies there and no run made; empty for a file."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from lineage.checks.case import Case
 from lineage.declared import Declared
-from lineage.lockfile import Unreadable
+from lineage.errors import Unreadable
 from lineage.model import Fault, File, Finding, Run
 
 

@@ -28,7 +28,7 @@ def check_inputs(case: Case) -> Iterator[Finding]:
 
 
 def _check(case: Case, run: Run, file: File) -> Iterator[Finding]:
-    if file.is_external:
+    if case.state.leads_out(file.path):
         yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="it lies outside the project")
     elif isinstance(case.state, Workspace):
         yield from _in_workspace(case, case.state, run, file)

@@ -61,7 +61,7 @@ def check_outputs(case: Case, hashes: Hashes) -> Iterator[Finding]:
     for run, file in case.outputs():
         if file.hash is None:
             yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="the lock has no hash of it")
-        elif file.is_external:
+        elif case.state.leads_out(file.path):
             yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what="it lies outside the project")
         else:
             yield from _places(case, run, file, claims)

@@ -9,8 +9,14 @@ from lineage.values import differing, shown, value_at
 
 def check_parameters(case: Case) -> Iterator[Finding]:
     """Every parameter that a run recorded, against its file."""
+    unreadable = {file: case.unreadable(file) for run in case.live.values() for file in run.parameters}
+    for file, why in unreadable.items():
+        if why is not None:
+            yield Finding(fault=Fault.UNREADABLE, run=None, path=file, what=why)
     for run in case.live.values():
         for file, key, value in run.settings():
+            if unreadable[file] is not None:
+                continue
             for inner, now, then in differing(value_at(case.parameters(file), key), value, key):
                 what = f"{inner} is {shown(now)}, the stage ran with {shown(then)}"
                 yield Finding(fault=Fault.PARAMETER, run=run.name, path=file, what=what)

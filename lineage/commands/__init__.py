@@ -1,1 +1,1 @@
-"""The commands of `python -m lineage`: what a person types, and what is printed."""
+"""The commands of `dvc-lineage`: what a person types, and what is printed."""

@@ -1,14 +1,26 @@
 """`keygen`, `attest` and `check`: sign where an artifact came from, and say later whether it still holds."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from lineage.attestation import Checked, attest, check, check_file
-from lineage.commands.common import AsJson, Exit, Output, Revision, Target, end, err, hashing, here, out, write
+from lineage.commands.common import (
+    AsJson,
+    Exit,
+    Output,
+    Revision,
+    Target,
+    answer,
+    end,
+    err,
+    escape,
+    hashing,
+    here,
+    out,
+    write,
+)
 from lineage.errors import AuditError
 from lineage.signing import Forged, generate_key
 
@@ -74,7 +86,7 @@ def check_command(
         err.print(f"[red]{escape(f'{signed}: {error}')}")
         raise typer.Exit(Exit.WRONG) from None
     if as_json:
-        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found, "is not here" if statement is not None else f"neither in {found.revision} nor in the cache")
     end(wrong=not found.holds, partial=not found.complete)

@@ -1,8 +1,7 @@
 """`card`: a model card from the record."""
 
-from lineage.card import card_of
+from lineage.card import card
 from lineage.commands.common import Output, Revision, Target, end, here, write
-from lineage.trace import trace
 
 
 def card_command(target: Target, rev: Revision = None, output: Output = None) -> None:
@@ -10,8 +9,6 @@ def card_command(target: Target, rev: Revision = None, output: Output = None) ->
 
     Exit code 3: not all could be read.
     """
-    repository = here()
-    traced = trace(repository, target, rev)
-    text, is_whole = card_of(repository, traced)
-    write(text.encode(), output)
-    end(partial=not is_whole)
+    made = card(here(), target, rev)
+    write(made.text.encode(), output)
+    end(partial=not made.complete)

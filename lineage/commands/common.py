@@ -1,23 +1,36 @@
 """What the commands share: arguments, exit codes, progress, how a finding is printed."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import rich.console
 import typer
-from rich.console import Console
+from rich import markup
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.segment import Segment
 
 from lineage.errors import AuditError
 from lineage.hashing import Progress as Told
 from lineage.repository import Repository
+from lineage.text import printable, visible
 
-out = Console(highlight=False, soft_wrap=True)
+
+class Console(rich.console.Console):
+    """A terminal or file that nothing in a project's names, values and messages can steer."""
+
+    def render(self, renderable: Any, options: rich.console.ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What is printed, with its text spelled out; the codes of styles are rich's own, and come later."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+out = Console(highlight=False, emoji=False, soft_wrap=True)
 """Answers."""
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and errors."""
 
 
@@ -49,6 +62,16 @@ def here() -> Repository:
     return Repository(Path.cwd())
 
 
+def escape(text: str) -> str:
+    """A name, value or message of a project for `out` and `err`: on one line, and no markup."""
+    return markup.escape(printable(text))
+
+
+def answer(text: str) -> None:
+    """Print an answer that another program may read."""
+    typer.echo(visible(text))
+
+
 def end(wrong: bool = False, partial: bool = False) -> None:
     """End a command with the exit code of what was found."""
     if wrong or partial:
@@ -70,6 +93,7 @@ def write(data: bytes, output: Path | None) -> None:
     Raises:
         AuditError: the file can't be written.
     """
+    data = visible(data.decode()).encode()
     if output is None:
         sys.stdout.buffer.write(data)
         return

@@ -5,11 +5,10 @@ from itertools import groupby
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from lineage.changes import Change, Effect, Entry
-from lineage.commands.common import AsJson, end, hashing, here, out
+from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
 from lineage.comparison import Result
 from lineage.diff import Difference, Side, diff
 from lineage.values import shown
@@ -41,7 +40,7 @@ def diff_command(
     with hashing() as progress:
         found = diff(here(), a, b, target, hash_bytes, progress)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found, hash_bytes)
     end(wrong=found.is_wrong, partial=bool(found.gaps))
@@ -121,4 +120,4 @@ def _result(result: Result) -> str:
     lines = [f"  {key}: {shown(a)} -> {shown(b)}" for key, a, b in result.numbers[:SHOWN]]
     more = len(result.numbers) - SHOWN
     lines += [f"  and {more} more (--json has them)"] if more > 0 else []
-    return head + f"{len(result.numbers)} values differ\n" + escape("\n".join(lines))
+    return head + f"{len(result.numbers)} values differ\n" + "\n".join(map(escape, lines))

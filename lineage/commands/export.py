@@ -6,7 +6,6 @@ import typer
 
 from lineage.commands.common import Output, Revision, Target, end, hashing, here, write
 from lineage.export.kinds import Format
-from lineage.trace import trace
 
 
 def export_command(
@@ -19,11 +18,9 @@ def export_command(
 
     Exit code 3: not all could be read.
     """
-    from lineage.export.formats import export_of  # a second to import, and only this command needs it
+    from lineage.export.formats import export  # a second to import, and only this command needs it
 
-    repository = here()
-    traced = trace(repository, target, rev)
     with hashing() as progress:
-        made = export_of(repository, traced, format, progress)
-    write(made, output)
-    end(partial=bool(traced.gaps))
+        made = export(here(), target, format, rev, progress)
+    write(made.data, output)
+    end(partial=not made.complete)

@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from lineage.changes import Entry
-from lineage.commands.common import AsJson, end, here, out
+from lineage.commands.common import AsJson, answer, end, escape, here, out
 from lineage.history import History, history
 from lineage.values import shown
 
@@ -25,7 +24,7 @@ def history_command(
     """
     found = history(here(), metric)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found)
     end(partial=bool(found.gaps))
@@ -36,9 +35,9 @@ def _print(found: History) -> None:
     for column in ("when", "name", "value", "against", "because of"):
         table.add_column(column, overflow="fold")
     for row in found.rows:
-        because = "\n".join(explained(list(row.entries)))
-        cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "", because)
-        table.add_row(*(escape(cell) for cell in cells))
+        because = "\n".join(map(escape, explained(list(row.entries))))
+        cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "")
+        table.add_row(*map(escape, cells), because)
     out.print(table)
     for gap in found.gaps:
         out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")

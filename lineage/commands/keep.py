@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from lineage.commands.common import hashing, here, out
+from lineage.commands.common import escape, hashing, here, out
 from lineage.keep import LARGEST, keep
 
 

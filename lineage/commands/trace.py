@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from lineage.commands.common import AsJson, Revision, Target, end, err, here, out
+from lineage.commands.common import AsJson, Console, Revision, Target, answer, end, err, here, out
 from lineage.errors import AuditError
 from lineage.render.mermaid import mermaid
 from lineage.render.page import page
@@ -38,14 +37,14 @@ def trace_command(
         raise AuditError("these exclude each other", where="--json, --mermaid, --html", todo="Give one of them")
     found = trace(here(), target, rev)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     elif as_mermaid:
-        typer.echo(mermaid([found]))
+        answer(mermaid([found]))
     elif html is not None:
         write(html, page([found]))
         err.print(f"wrote {html}", markup=False)
     else:
-        console = out if out.is_terminal else Console(highlight=False, width=UNWRAPPED)
+        console = out if out.is_terminal else Console(highlight=False, emoji=False, width=UNWRAPPED)
         console.print(tree(found, full), soft_wrap=False)
     end(partial=bool(found.gaps))
 

@@ -4,9 +4,8 @@ from collections import Counter
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from lineage.commands.common import AsJson, end, hashing, here, out
+from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
 from lineage.model import Finding
 from lineage.verify import Verification, verify
 
@@ -35,7 +34,7 @@ def verify_command(
     with hashing() as progress:
         found = verify(here(), revision, target, remote, progress)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found)
     end(wrong=not found.holds, partial=not found.complete)
@@ -64,4 +63,4 @@ def _print(found: Verification) -> None:
 def _list(findings: list[Finding]) -> None:
     for finding in findings:
         run = f" ({finding.run})" if finding.run else ""
-        out.print(escape(f"{finding.fault.value}: {finding.path}{run}\n  {finding.what}"))
+        out.print(f"{escape(f'{finding.fault.value}: {finding.path}{run}')}\n  {escape(finding.what)}")

@@ -161,7 +161,8 @@ def _properties(said: Mapping[str, str | None]) -> list[Property]:
 
 def _set_time(metadata: dict[str, Any], traced: Trace) -> None:
     """When the record came into git; the library would say now."""
-    times = [step.recorded.time for step in target_steps(traced) if step.recorded is not None]
+    recorded = (step.recorded for step in target_steps(traced))
+    times = [commit.time for commit in recorded if commit is not None and commit.time]
     if times:
         metadata["timestamp"] = max(times, key=datetime.fromisoformat)
     else:

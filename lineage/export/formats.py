@@ -1,5 +1,7 @@
 """Which formats a closure can be exported to, and the one function that does. Writes no file."""
 
+from typing import NamedTuple
+
 from lineage.closure import Closure
 from lineage.export.cyclonedx import cyclonedx
 from lineage.export.kinds import Format
@@ -11,13 +13,21 @@ from lineage.results import measured
 from lineage.trace import Trace, trace
 
 
+class Exported(NamedTuple):
+    """A document."""
+
+    data: bytes
+    complete: bool
+    """Whether all that it tells of could be read."""
+
+
 def export(
     repository: Repository,
     target: str,
     format: Format,
     revision: str | None = None,
     progress: Progress | None = None,
-) -> bytes:
+) -> Exported:
     """A target's closure in another format, validated; the same record gives the same bytes.
 
     Args:
@@ -32,16 +42,14 @@ def export(
             those that the record names.
         lineage.export.validation.InvalidExport: the document isn't what the format's schema says: a mistake in here.
     """
-    return export_of(repository, trace(repository, target, revision), format, progress)
-
-
-def export_of(repository: Repository, traced: Trace, format: Format, progress: Progress | None = None) -> bytes:
-    """A closure in another format; raises as `export`."""
+    traced = trace(repository, target, revision)
     if format is Format.OPENLINEAGE:
-        return openlineage(traced, _namespace(repository, traced.commit.id if traced.commit is not None else None))
-    if format is Format.PROV:
-        return prov_json(traced)
-    return cyclonedx(Closure(repository, traced, progress), measured(repository, traced))
+        made = openlineage(traced, _namespace(repository, traced.commit.id if traced.commit is not None else None))
+    elif format is Format.PROV:
+        made = prov_json(traced)
+    else:
+        made = cyclonedx(Closure(repository, traced, progress), measured(repository, traced))
+    return Exported(made, not traced.gaps)
 
 
 def _namespace(repository: Repository, commit: str | None) -> str:

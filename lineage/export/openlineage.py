@@ -97,7 +97,7 @@ def _events(traced: Trace, namespace: str) -> Iterator[RunEvent]:
         for state in (RunState.START, RunState.COMPLETE):
             yield RunEvent(
                 eventType=state,
-                eventTime=commit.time if commit is not None else UNKNOWN_TIME,
+                eventTime=(commit.time if commit is not None else "") or UNKNOWN_TIME,
                 producer=BUILDER,
                 run=Run(str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}#{step_id(step)}")), _run_facets(traced, step)),
                 job=Job(namespace, step.address, _job_facets(step, commit)),

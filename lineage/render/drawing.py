@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from lineage.model import File, Pin
 from lineage.render.closure import Closure, Root, code_files, overlap, read_files, roots
-from lineage.render.words import counted, printable, settings, short, size, value
+from lineage.render.words import counted, settings, short, size, value
+from lineage.text import printable
 from lineage.trace import Role, Step
 
 

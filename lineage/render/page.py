@@ -18,6 +18,7 @@ from lineage.model import File
 from lineage.render import words
 from lineage.render.closure import Closure, Root, Visit, code_files, read_files, union, walk
 from lineage.render.drawing import Drawing, Node, Shape
+from lineage.text import printable
 from lineage.trace import Input, Role, Step, Trace
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -79,6 +80,7 @@ def _environment(drawing: Drawing) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters |= {
         "short": words.short,

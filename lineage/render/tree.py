@@ -7,9 +7,12 @@ from rich.tree import Tree
 
 from lineage.model import File, Kind, Pin
 from lineage.render.closure import Closure, Root, Visit, code_files, union, walk
-from lineage.render.words import ROLES, counted, printable, settings, short, size, title, when
+from lineage.render.words import ROLES, counted, settings, short, size, title, when
+from lineage.text import printable
 from lineage.trace import Input, Step, Trace
 
+DEEPEST = 200
+"""Levels that are drawn: a run and what it reads are two."""
 MADE = {Kind.STAGE: "", Kind.DATA: "added by hand", Kind.IMPORT: "imported"}
 
 
@@ -22,12 +25,18 @@ def tree(trace: Trace, full: bool = False) -> Tree:
     closure = union([trace])
     drawn = Tree(_head(trace), guide_style="dim")
     branches = [drawn]
+    hidden = 0
     for visit in walk(closure):
+        if visit.depth > DEEPEST:  # each line begins with a mark for every level, so that it would have kilometres
+            hidden += isinstance(visit.of, Step)
+            continue
         del branches[visit.depth + 1 :]
         branches.append(branches[-1].add(_line(visit)) if visit.depth else drawn)
         if isinstance(visit.of, Step) and not visit.again:
             for label in _facts(visit.of, full):
                 branches[-1].children.append(label)
+    if hidden:
+        drawn.add(_text((f"and {counted(hidden, 'run')} further up, which --json has", "yellow")))
     _end(drawn, closure)
     return drawn
 

@@ -65,8 +65,3 @@ def settings(step: Step) -> list[tuple[str, str, str]]:
 def title(target: Target) -> str:
     """What was asked for, with its value where it is a number."""
     return target.asked if target.key is None else f"{target.asked} = {value(target.value)}"
-
-
-def printable(text: str) -> str:
-    """Text whose control characters are spelled out, so that it can't steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

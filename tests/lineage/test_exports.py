@@ -31,12 +31,12 @@ from lineage.export.formats import export
 from lineage.export.kinds import Format
 from lineage.repository import Repository
 for format in Format:
-    sys.stdout.buffer.write(export(Repository(Path.cwd()), sys.argv[1], format))
+    sys.stdout.buffer.write(export(Repository(Path.cwd()), sys.argv[1], format).data)
 """
 
 
 def made(root: Path, target: str, format: Format) -> bytes:
-    return export(Repository(root), target, format)
+    return export(Repository(root), target, format).data
 
 
 def events(data: bytes) -> list[dict[str, Any]]:
@@ -200,4 +200,4 @@ def test_the_command_writes_what_the_function_gives(
     file = tmp_path / "export.json"
     ended = CliRunner().invoke(app, ["export", "model", "--format", "prov", "--rev", "HEAD", "--output", str(file)])
     assert ended.exit_code == 0
-    assert file.read_bytes() == export(Repository(plain), "model", Format.PROV, "HEAD")
+    assert file.read_bytes() == export(Repository(plain), "model", Format.PROV, "HEAD").data

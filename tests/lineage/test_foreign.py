@@ -204,7 +204,9 @@ def test_a_shallow_clone_without_cache_says_what_it_cannot_know(shallow: Path, b
         trace(Repository(shallow), "cached.json:half")
 
 
-@pytest.mark.parametrize("bytes_are", ["<<<<<<< ", "stages:\n", "prepare:\n  cmd: ls\n", "schema: '3.0'\nstages: {}\n"])
+@pytest.mark.parametrize(
+    "bytes_are", ["<<<<<<< ", "stages:\n", "prepare:\n  deps: []\n", "schema: '3.0'\nstages: {}\n"]
+)
 def test_a_lock_that_cannot_be_read_is_a_gap_and_the_others_are_read(
     broad: Path, tmp_path: Path, bytes_are: str
 ) -> None:

@@ -8,7 +8,8 @@ from dvc.utils.serialize import dumps_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, stage_texts
+from lineage.errors import Unreadable
+from lineage.lockfile import data_run, lock_run, lock_stages, stage_texts
 from lineage.model import File, Kind
 from lineage.yaml12 import Loader
 

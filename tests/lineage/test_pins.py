@@ -6,7 +6,7 @@ import pytest
 
 from lineage.manifests import Manifest
 from lineage.model import Kind, Run
-from lineage.pins import own_pins, pins_of
+from lineage.pins import Owners, pins_of
 from stages import manifest as written
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -79,6 +79,6 @@ def test_a_run_that_reads_every_parameter_has_only_the_sources_that_nobody_else_
     hub, wheel = {"path": "org/data", "revision": COMMIT}, {"package": "sympy", "version": "1.14.0"}
     check = replace(run(corpus={"hub": hub}, other={"wheel": wheel}, steps=3), name="check")
     corpus = run(corpus={"hub": hub})
-    assert [pin.source for pin in own_pins(check, None, [check, corpus])] == ["sympy"]
-    assert [pin.source for pin in own_pins(corpus, None, [check, corpus])] == ["org/data"]
-    assert [pin.source for pin in own_pins(check, None, [check])] == ["org/data", "sympy"]
+    assert [pin.source for pin in Owners([check, corpus]).pins(check, None)] == ["sympy"]
+    assert [pin.source for pin in Owners([check, corpus]).pins(corpus, None)] == ["org/data"]
+    assert [pin.source for pin in Owners([check]).pins(check, None)] == ["org/data", "sympy"]

@@ -7,18 +7,22 @@ that reads from it, a metric that jitters, and one that waits.
 import hashlib
 import os
 import platform
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from lineage.agreement import Agreement, differing_numbers, within
+from lineage.cli import app
 from lineage.errors import AuditError
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.repository import Repository
@@ -113,9 +117,11 @@ def commit(root: Path, message: str) -> None:
     run(["git", "commit", "--quiet", f"--message={message}"], root)
 
 
-def again(root: Path, target: str, revision: str | None = None, tolerance: float | None = None) -> Rederived:
+def again(
+    root: Path, target: str, revision: str | None = None, tolerance: float | None = None, variables: str = ""
+) -> Rederived:
     """`rederive` of a project."""
-    return rederive(Repository(root), target, revision, tolerance)
+    return rederive(Repository(root), target, revision, tolerance, variables=variables.split())
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -190,9 +196,11 @@ def test_with_a_tolerance_metrics_decide_but_an_artifact_that_was_asked_for_has_
 @pytest.mark.slow
 def test_a_manifest_that_differs_in_its_environment_is_a_note(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAID", "4.0")
-    found = again(recorded, "told/manifest.json")
+    found = again(recorded, "told/manifest.json", variables="SAID")
     assert (found.answer, found.entered) == (Answer.IDENTICAL, None)
     assert [output.agreement for output in found.outputs] == [Agreement.RECORD]
+    unasked = again(recorded, "told/manifest.json")
+    assert [output.agreement for output in unasked.outputs] == [Agreement.IDENTICAL]  # no command saw the variable
     assert found.notes == (
         f"Python is {platform.python_version()}, the record has 3.0",
         "no-such-package is not installed, the record has 1.0",
@@ -267,9 +275,34 @@ def test_an_experiment_of_which_no_branch_knows_is_run_and_kept_where_asked(proj
 @pytest.mark.slow
 def test_a_stage_that_fails_is_named_with_what_it_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL", "yes")
-    found = again(project, "waited.txt")
+    found = again(project, "waited.txt", variables="FAIL")
     assert (found.answer, found.failed) == (Answer.FAILED, "wait")
     assert "failed to run: sh wait.sh" in found.said
+
+
+def test_commands_are_shown_and_nobody_is_asked_without_a_terminal(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recorded)
+    result = CliRunner().invoke(app, ["rederive", "heard"])
+    assert isinstance(result.exception, AuditError) and "--yes" in str(result.exception)
+    assert "noise: head -c 8 /dev/urandom > noise.bin" in result.stderr and "heard: sh count.sh" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("said", "code"), [("y", 0), ("", 2)])
+def test_at_a_terminal_the_answer_decides(recorded: Path, said: str, code: int) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "lineage", "-C", str(recorded), "rederive", "metrics.json"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, f"{said}\n".encode())
+    text = b""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(ours, 1 << 16):
+            text += piece
+    assert process.wait(timeout=60) == code, text
+    assert b"Run them?" in text and (b"nothing was run" in text) is (code == 2)
 
 
 @pytest.mark.slow
@@ -278,7 +311,7 @@ def test_ctrl_c_leaves_no_folder_and_no_process(recorded: Path, tmp_path: Path, 
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     variables = {**environment(), "TMPDIR": str(temporary), "WAIT": SLEEP, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "lineage", "rederive", "wait"]
+    command = [sys.executable, "-m", "lineage", "rederive", "wait", "--yes", "--env", "WAIT"]
     process = subprocess.Popen(command, cwd=recorded, env=variables, stderr=subprocess.DEVNULL)
     until_sleeping(process)
     os.kill(process.pid, number)

@@ -108,7 +108,7 @@ def test_parameters_and_code_are_counted_or_with_full_written_out(project: Path,
 
 def test_what_a_commit_says_can_not_steer_the_terminal(traced: Trace) -> None:
     text = printed(traced)
-    assert "\x1b" not in text and r"first \x1b[31m[red]" in text
+    assert "\x1b" not in text and r"first \u001b[31m[red]" in text
 
 
 def test_a_raw_source_is_its_own_trace(project: Path) -> None:

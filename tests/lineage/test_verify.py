@@ -379,7 +379,12 @@ def test_exit_codes_tell_what_holds_from_what_is_wrong_and_what_is_missing(
 
 def test_the_whole_answer_is_json(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(project.root / METRICS)
+    kept(project, ROWS).unlink()
     code, text = said(project, monkeypatch, "--json")
-    assert code == 1
-    (finding,) = json.loads(text)["findings"]
+    answer = json.loads(text)
+    assert (code, answer["verdict"]) == (1, "wrong")
+    (finding,) = answer["findings"]
     assert (finding["fault"], finding["run"], finding["path"]) == (Fault.METRIC, "evaluate", METRICS)
+    assert finding["proves_wrong"]
+    answer = json.loads(said(project, monkeypatch, "HEAD", "--json")[1])
+    assert (answer["verdict"], [f["proves_wrong"] for f in answer["findings"]]) == ("partial", [False])

@@ -183,7 +183,7 @@ def test_after_a_change_exactly_that_is_run_which_dvc_repro_would_run(coordinato
         assert {name: ours[name] for name in theirs} == theirs
         coordinator.run("dvc", "status", "--quiet", "end")
     coordinator.run("git", "commit", "--quiet", "--all", "--message=record")
-    coordinator.run("python", "-m", "lineage", "rederive", "end.txt")
+    coordinator.run("python", "-m", "lineage", "rederive", "end.txt", "--yes")
 
 
 def commit(project: Project, stages: dict[str, Any], **resources: Any) -> None:
