@@ -124,8 +124,8 @@ class Recorded(Contents):
         here = self.state.read(file.path)
         if file.hash is None or (here is not None and _is(here, file)):
             return here
-        kept = self.object(file.hash, file.algorithm).path
-        found = kept.read_bytes() if kept.is_file() else None
+        kept = self.object(file.hash, file.algorithm)
+        found = kept.path.read_bytes() if kept.exists else None
         return found if found is not None and _is(found, file) else None
 
 

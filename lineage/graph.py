@@ -190,6 +190,8 @@ def working_folders(data: bytes) -> tuple[tuple[str, str], ...] | None:
         if isinstance(folder, str):
             found.append((name, folder))
     return None if any("${" in folder for _, folder in found) else tuple(found)
+
+
 def _undated(state: State) -> Iterator[Gap]:
     if state.commit is not None and not state.repository.commit(state.commit).time:
         yield Gap(where=f"commit {state.commit}", what="no calendar has its time")

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from lineage.commands.common import AsJson, end, hashing, here, out
+from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
 from lineage.find import Found, Place, find
 from lineage.ledger import Known
 from lineage.model import Gap
@@ -27,7 +26,7 @@ def find_command(
     with hashing() as progress:
         found = find(here(), what, progress)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found)
     end(wrong=not (found.made or found.read or found.gaps), partial=bool(found.gaps))

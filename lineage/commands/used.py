@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from lineage.commands.common import AsJson, end, here, out
+from lineage.commands.common import AsJson, answer, end, escape, here, out
 from lineage.commands.find import gaps, when
 from lineage.used import Sort, Use, Used, used
 
@@ -28,7 +27,7 @@ def used_command(
     """
     found = used(here(), target)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        answer(found.model_dump_json(indent=2))
     else:
         _print(found)
     end(partial=bool(found.gaps))

@@ -10,7 +10,7 @@ from lineage.export.prov_json import prov_json
 from lineage.hashing import Progress
 from lineage.repository import Repository
 from lineage.results import measured
-from lineage.trace import Trace, trace
+from lineage.trace import trace
 
 
 class Exported(NamedTuple):
