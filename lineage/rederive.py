@@ -21,7 +21,6 @@ from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
 from lineage.isolation import Isolated, uncommitted
-from lineage.lockfile import Unreadable
 from lineage.manifests import manifest_of
 from lineage.model import Commit, Frozen, Kind, Run
 from lineage.repository import Repository
@@ -135,10 +134,10 @@ def rederive(
 
 
 def _plan(graph: Graph, target: Target) -> _Plan:
-    try:
-        declared = declared_stages(graph.state)
-    except Unreadable as error:
-        raise AuditError(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
+    said = declared_stages(graph.state)
+    for path, why in said.unread.items():
+        raise AuditError(f"{path} can't be read: {why}", where=graph.state.name)
+    declared = said.stages
     fixed = {n for n, r in graph.runs.items() if r.kind is not Kind.STAGE or (n in declared and declared[n].frozen)}
     reached: set[str] = set()
     waiting = [*target.runs]

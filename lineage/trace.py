@@ -125,10 +125,9 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
 
 
 def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
-    try:
-        return frozen_stages(state), []
-    except Unreadable as error:
-        return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
+    said = frozen_stages(state)
+    what = "it is unknown which stages are frozen"
+    return said.frozen(), [Gap(where=path, what=f"{why}: {what}") for path, why in said.unread.items()]
 
 
 def step(run: Run, graph: Graph, contents: Contents, recorded: "Recording", frozen: bool) -> Step:
