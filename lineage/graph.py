@@ -1,14 +1,14 @@
 """The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import yaml
 
-from lineage.declared import declared_in
+from lineage.declared import declared_in, pipeline_file
 from lineage.lockfile import Unreadable, data_run, lock_run, lock_stages, resolve
 from lineage.model import File, Gap, Kind, Run
 from lineage.states import State
@@ -16,6 +16,10 @@ from lineage.yaml12 import Loader
 
 _runs: dict[tuple[str, str, str, str, int], tuple[Any, Run]] = {}
 """Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
+_files: dict[tuple[Any, ...], tuple[Run, ...] | Unreadable] = {}
+"""A file of DVC's, by its path and content -> its runs: revisions share most files, too."""
+_folders: dict[str | None, dict[str, str]] = {}
+"""A dvc.yaml's content, by git's id -> stage, or all instances of one -> its `wdir` as written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,44 +75,36 @@ class Graph:
         self.runs: dict[str, Run] = {run.name: run for run in self._read()}
 
     def _read(self) -> Iterator[Run]:
-        files = [*self.state.dvc_files()]
-        for path in files:
+        for path in self.state.dvc_files():
             if path.endswith("dvc.yaml"):
                 continue
-            data = self.state.read(path)
-            if data is None:
-                continue
-            try:
-                if path.endswith(".dvc"):
-                    yield data_run(data, path, self.state.repository.folder)
-                else:
-                    yield from self._lock(path, data)
-            except Unreadable as error:
-                self.gaps.append(Gap(where=path, what=str(error)))
+            found = self._file(path)
+            if isinstance(found, Unreadable):
+                self.gaps.append(Gap(where=path, what=str(found)))
+            else:
+                yield from found
 
-    def _lock(self, path: str, data: bytes) -> Iterator[Run]:
-        own, project = posixpath.dirname(path), self.state.repository.folder
-        folders = self._folders(posixpath.join(own, "dvc.yaml"))
-        for name, entry in lock_stages(data).items():
-            folder = resolve(folders.get(name) or folders.get(name.split("@")[0]) or ".", own)
-            known = (name, path, folder, project, id(entry))
-            if known not in _runs:
-                _runs[known] = entry, lock_run(name, entry, path, folder, project)
-            yield _runs[known][1]
+    def _file(self, path: str) -> tuple[Run, ...] | Unreadable:
+        """The runs of a dvc.lock or `.dvc` file, or why it can't be read."""
+        project = self.state.repository.folder
+        folders = {} if path.endswith(".dvc") else self._folders(pipeline_file(path))
+        key = (path, project, self.state.identity(path), *folders.items())
+        if key not in _files:
+            data = self.state.read(path) or b""
+            try:
+                made = [data_run(data, path, project)] if path.endswith(".dvc") else _lock(path, project, data, folders)
+                _files[key] = tuple(made)
+            except Unreadable as error:
+                _files[key] = error
+        return _files[key]
 
     def _folders(self, path: str) -> dict[str, str]:
         """Stage, or all instances of one -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
-        if b"wdir" not in (data := self.state.read(path) or b""):
-            return {}
-        found: dict[str, str] = {}
-        for name, stage in declared(data).items():
-            body = stage.get("do", stage) if isinstance(stage, dict) else {}
-            folder = body.get("wdir")
-            if isinstance(folder, str):
-                if "${" in folder:
-                    return self._resolved_folders(path)
-                found[name] = folder
-        return found
+        content = self.state.identity(path)
+        if content not in _folders:
+            _folders[content] = working_folders(self.state.read(path) or b"")
+        found = _folders[content]
+        return self._resolved_folders(path) if any("${" in folder for folder in found.values()) else found
 
     def _resolved_folders(self, path: str) -> dict[str, str]:
         try:
@@ -175,11 +171,27 @@ class Graph:
         return [run for run in self.runs.values() if run.kind is Kind.STAGE]
 
 
-def declared(data: bytes) -> dict[str, Any]:
-    """The stages of a dvc.yaml by name, as written; empty where it can't be read."""
+def _lock(path: str, project: str, data: bytes, folders: Mapping[str, str]) -> Iterator[Run]:
+    own = posixpath.dirname(path)
+    for name, entry in lock_stages(data).items():
+        folder = resolve(folders.get(name) or folders.get(name.split("@")[0]) or ".", own)
+        known = (name, path, folder, project, id(entry))
+        if known not in _runs:
+            _runs[known] = entry, lock_run(name, entry, path, folder, project)
+        yield _runs[known][1]
+
+
+def working_folders(data: bytes) -> dict[str, str]:
+    """Stage, or all instances of one -> its `wdir` as a dvc.yaml writes it; none where it can't be read."""
     try:
-        parsed = yaml.load(data, Loader=Loader)
+        parsed = yaml.load(data, Loader=Loader) if b"wdir" in data else None
     except yaml.YAMLError:
         return {}
     stages = parsed.get("stages") if isinstance(parsed, dict) else None
-    return stages if isinstance(stages, dict) else {}
+    found: dict[str, str] = {}
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        body = stage.get("do", stage) if isinstance(stage, dict) else None
+        folder = body.get("wdir") if isinstance(body, dict) else None
+        if isinstance(folder, str):
+            found[name] = folder
+    return found

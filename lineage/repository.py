@@ -70,7 +70,7 @@ class Repository:
                 "there is no DVC project here", where=str(folder), expected="a folder below one with .dvc"
             ) from None
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """The DVC project's folder, relative to git's root; empty where they are the same."""
         return relative(Path(self.project).resolve(), self.root)

@@ -4,6 +4,7 @@ Knows nothing of DVC's formats.
 """
 
 import os
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -47,6 +48,10 @@ class State(ABC):
         """The id of a file's blob in the commit; None where the commit has no such file."""
         entry = self._entry(path)
         return str(entry.id) if isinstance(entry, pygit2.Blob) else None
+
+    def identity(self, path: str) -> str | None:
+        """What tells a file's bytes from others: git's id of them; None where there is no such file."""
+        return self.blob(path)
 
     def committed(self, path: str) -> bytes | None:
         """A file's bytes in the commit."""
@@ -120,9 +125,13 @@ class Committed(State):
         """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
         folder = self.repository.folder
         tree = self._entry(folder) if folder else self.tree
-        if isinstance(tree, pygit2.Tree):
-            paths = (f"{folder}/{path}" if folder else path for path in _dvc_files(tree))
-            yield from (path for path in paths if not self.ignores(path))
+        if not isinstance(tree, pygit2.Tree):
+            return
+        found = _dvc_files(tree)
+        if (folder, found) not in _listed:
+            paths = [f"{folder}/{path}" if folder else path for path in found if is_dvc_file(posixpath.basename(path))]
+            _listed[folder, found] = tuple(path for path in paths if not self.ignores(path))
+        yield from _listed[folder, found]
 
 
 class Kept(Committed):
@@ -204,6 +213,11 @@ class Workspace(State):
         file = self.repository.root / path
         return file.read_bytes() if file.is_file() else None
 
+    def identity(self, path: str) -> str | None:
+        """Git's id of what lies there now."""
+        data = self.read(path)
+        return None if data is None else str(pygit2.hash(data))
+
     def dvc_files(self) -> Iterator[str]:
         """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
         root = str(self.repository.root)
@@ -260,9 +274,12 @@ def is_dvc_file(name: str) -> bool:
 
 _found: dict[pygit2.Oid, tuple[str, ...]] = {}
 """Tree -> its DVC files: revisions share most folders."""
+_listed: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
+"""What is found in a project's folder -> its DVC files that aren't ignored: most revisions have the same."""
 
 
 def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
+    """Paths of DVC's files below a tree, and of every .dvcignore with its blob, which says what of them counts."""
     known = _found.get(tree.id)
     if known is None:
         found: list[str] = []
@@ -272,6 +289,8 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
                     found += [f"{entry.name}/{path}" for path in _dvc_files(entry)]
             elif entry.name is not None and is_dvc_file(entry.name):
                 found.append(entry.name)
+            elif entry.name == ".dvcignore":
+                found.append(f"{entry.name}/{entry.id}")
         known = _found[tree.id] = tuple(found)
     return known
 

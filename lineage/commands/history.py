@@ -39,7 +39,7 @@ def _print(found: History) -> None:
         because = "\n".join(explained(list(row.entries)))
         cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "", because)
         table.add_row(*(escape(cell) for cell in cells))
-    out.print(table)
+    out.print(table if found.rows else f"no revision that could be read has {escape(found.metric)}")
     for gap in found.gaps:
         out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")
 
