@@ -4,6 +4,7 @@ A statement names every file of the closure with its hashes, so that whoever has
 any of them has changed. The same record, bytes and key give the same statement.
 """
 
+import hashlib
 import json
 import math
 import posixpath
@@ -36,7 +37,7 @@ from lineage.hashing import LEGACY, Progress
 from lineage.model import Frozen, Pin
 from lineage.repository import Repository
 from lineage.signing import opened, sign
-from lineage.states import open_state
+from lineage.states import State, open_state
 from lineage.trace import Input, Role, Step, Trace, trace
 
 BUILDER = "urn:lineage:builder:1"
@@ -136,7 +137,7 @@ def check(
     differing = [
         Differing(path=path, what=f"its SHA-256 is {hashes[path].sha256}, {digest} was signed")
         for path, digest, _ in files
-        if path in hashes and hashes[path].sha256 != digest
+        if path in hashes and hashes[path].sha256 != digest and not _is_laid_out(graph.state, path, digest)
     ]
     return Checked(
         target=target,
@@ -147,6 +148,11 @@ def check(
         differing=tuple(differing),
         missing=tuple(path for path, place in found.items() if place is None),
     )
+
+
+def _is_laid_out(state: State, path: str, digest: str) -> bool:
+    """Whether git lays out what it keeps at a path with a SHA-256, such as with other line ends."""
+    return any(hashlib.sha256(data).hexdigest() == digest for data in state.forms(path))
 
 
 def statement(closure: Closure) -> bytes:

@@ -114,10 +114,17 @@ def parsed(data: bytes | None, path: str) -> Any:
             lines = io.StringIO(data.decode(), newline="")
             return [*csv.DictReader(lines, delimiter="," if path.endswith(".csv") else "\t")]
         if path.endswith((".toml", ".py")):
-            return PARSERS[path[path.rindex(".") :]](data.decode(), path)
+            return listed_tuples(PARSERS[path[path.rindex(".") :]](data.decode(), path))
         return json.loads(data) if path.endswith(".json") else yaml.load(data, Loader=Loader)
     except (ValueError, yaml.YAMLError, ParseError, csv.Error, RecursionError):
         return None
+
+
+def listed_tuples(value: Any) -> Any:
+    """A value of Python as dvc.lock has it: tuples are lists there."""
+    if isinstance(value, dict):
+        return {key: listed_tuples(inner) for key, inner in value.items()}
+    return [*map(listed_tuples, value)] if isinstance(value, list | tuple) else value
 
 
 def at(value: Any, key: str) -> Any:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
+from lineage.checkout import Form, entries_under, entry_at, is_pointer, laid_out
 from lineage.model import Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
 
-ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", ".dvcignore")
+ALWAYS_IGNORED = (".git", ".dvc/", ".hg/", ".dvcignore")
 
 
 class State(ABC):
@@ -53,10 +54,28 @@ class State(ABC):
         """What tells a file's bytes from others: git's id of them; None where there is no such file."""
         return self.blob(path)
 
-    def committed(self, path: str) -> bytes | None:
-        """A file's bytes in the commit."""
+    def committed(self, path: str, form: Form = Form.KEPT) -> bytes | None:
+        """A file's bytes in the commit, as git lays them out."""
         entry = self._entry(path)
-        return entry.data if isinstance(entry, pygit2.Blob) else None
+        if not isinstance(entry, pygit2.Blob):
+            return None
+        return laid_out(self.repository.git, self.commit, path, entry.data, form)
+
+    def forms(self, path: str) -> Iterator[bytes]:
+        """A file's bytes in every form that it may have here."""
+        found = (self.committed(path, form) for form in Form)
+        yield from (data for data in found if data is not None)
+
+    def absent(self, path: str) -> str | None:
+        """Why something that git keeps at a path, or below it, isn't here; None where all is."""
+        entry = self._entry(path)
+        found = [(path, entry)] if entry is not None and not isinstance(entry, pygit2.Tree) else [*self._under(path)]
+        for file, each in found:
+            if isinstance(each, pygit2.Commit):
+                return f"the submodule {file}, whose commit {each.id} is not here (git submodule update --init)"
+            if is_pointer(self.committed(file) or b""):
+                return f"{file} is kept by Git LFS, and its file is not here (git lfs pull)"
+        return None
 
     def keeps(self, path: str) -> bool:
         """Whether git keeps a file at its own place; of an output, because it is a result."""
@@ -68,10 +87,17 @@ class State(ABC):
 
     def committed_under(self, path: str) -> dict[str, str]:
         """(Path below a folder of the commit) -> blob id, without what DVC ignores."""
+        length = len(path) + 1 if path else 0
+        return {p[length:]: str(found.id) for p, found in self._under(path) if isinstance(found, pygit2.Blob)}
+
+    def _under(self, path: str) -> Iterator[tuple[str, pygit2.Object]]:
+        """(Path, blob) of all below a folder that DVC doesn't ignore; a submodule that isn't here is a commit."""
         entry = self._entry(path) if path else self.tree
-        if not isinstance(entry, pygit2.Tree):
-            return {}
-        return {p: b for p, b in _blobs(entry, "") if not self.ignores(f"{path}/{p}" if path else p)}
+        if self.tree is not None and isinstance(entry, pygit2.Tree):
+            for below, found in entries_under(self.repository.git, self.tree, path, entry):
+                name = f"{path}/{below}" if path else below
+                if not self.ignores(name):
+                    yield name, found
 
     def committed_names(self, path: str) -> list[str]:
         """The names in a folder of the commit."""
@@ -106,12 +132,7 @@ class State(ABC):
         return self._specs[folder]
 
     def _entry(self, path: str) -> pygit2.Object | None:
-        if self.tree is None:
-            return None
-        try:
-            return self.tree[path]
-        except KeyError:
-            return None
+        return entry_at(self.repository.git, self.tree, path)
 
 
 class Committed(State):
@@ -213,6 +234,11 @@ class Workspace(State):
         file = self.repository.root / path
         return file.read_bytes() if file.is_file() else None
 
+    def forms(self, path: str) -> Iterator[bytes]:
+        """A file's bytes as they lie there."""
+        data = self.read(path)
+        yield from () if data is None else (data,)
+
     def identity(self, path: str) -> str | None:
         """Git's id of what lies there now."""
         data = self.read(path)
@@ -293,11 +319,3 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[str, ...]:
                 found.append(f"{entry.name}/{entry.id}")
         known = _found[tree.id] = tuple(found)
     return known
-
-
-def _blobs(tree: pygit2.Tree, prefix: str) -> Iterator[tuple[str, str]]:
-    for entry in tree:
-        if isinstance(entry, pygit2.Tree):
-            yield from _blobs(entry, f"{prefix}{entry.name}/")
-        elif isinstance(entry, pygit2.Blob):
-            yield f"{prefix}{entry.name}", str(entry.id)

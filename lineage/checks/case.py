@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from lineage.cache import remembered
+from lineage.checkout import Form
 from lineage.contents import Contents, parsed
 from lineage.declared import Declarations, declared_stages, frozen_stages
 from lineage.graph import Graph
@@ -105,6 +106,8 @@ class Case:
         """The hash of what lies at an input's path now; None where nothing does."""
         if file.is_external:
             return file.hash
+        if not self.state.is_workspace:
+            return self.committed_hash(file)
         if file.is_folder:
             return folder_hash(self.files_in(file.path).items())
         data = self.state.read(file.path)
@@ -112,8 +115,7 @@ class Case:
 
     def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
         """A file's bytes, if they are the ones that were recorded."""
-        data = self.state.read(path)
-        return data if data is not None and bytes_hash(data) == digest else None
+        return next((data for data in self.state.forms(path) if bytes_hash(data) == digest), None)
 
     def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
         """The hash of a git blob's bytes."""
@@ -122,6 +124,24 @@ class Case:
             return stream_hash(BytesIO(self.state.repository.git[blob].read_raw()), algorithm)
 
         return str(remembered(f"blob {algorithm}", blob, make))
+
+    def committed_hash(self, file: File) -> str | None:
+        """The hash of what the commit has at a path: the recorded one if git may lay it out so."""
+        if file.is_folder:
+            inside = self.committed_folder(file.path)
+            kept = folder_hash(inside.items()) if inside else None
+        else:
+            blob = self.state.blob(file.path)
+            kept = self.blob_hash(blob, file.algorithm) if blob is not None else None
+        others = (self._hash_in(file, form) for form in Form)
+        return kept if kept in (None, file.hash) else next((h for h in others if h == file.hash), kept)
+
+    def _hash_in(self, file: File, form: Form) -> str:
+        """The hash of what the commit has at a path, laid out in a form."""
+        if not file.is_folder:
+            return stream_hash(BytesIO(self.state.committed(file.path, form) or b""), file.algorithm)
+        inside = {p: File(f"{file.path}/{p}", None, file.algorithm) for p in self.state.committed_under(file.path)}
+        return folder_hash((p, self._hash_in(each, form)) for p, each in inside.items())
 
     def committed_folder(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> MD5 of the files that git keeps there."""

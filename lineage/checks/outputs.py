@@ -85,7 +85,7 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
         return  # what it hasn't, `kept` tells
     if in_workspace:
         yield from _in_workspace(case, run, file, here, claims)
-    elif blob is not None and (found := case.blob_hash(blob, file.algorithm)) != file.hash:
+    elif blob is not None and (found := case.committed_hash(file)) != file.hash:
         what = f"the commit has {found}, the stage wrote {file.hash}"
         yield Finding(fault=Fault.METRIC, run=run.name, path=file.path, what=what)
     if not kept.exists and not in_workspace and blob is None:

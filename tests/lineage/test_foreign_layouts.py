@@ -3,8 +3,10 @@
 None of their files is here: their shapes are made anew, in copies of the simulated project.
 """
 
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,20 @@ import pygit2
 import pytest
 from typer.testing import CliRunner
 
+from lineage.attestation import attest, check
 from lineage.cli import app
+from lineage.contents import parsed
+from lineage.diff import diff
 from lineage.history import History, history
 from lineage.model import Fault
 from lineage.repository import Repository
+from lineage.signing import generate_key
 from lineage.trace import trace
 from lineage.verify import verify
+from tests.lineage import projects
 from tests.lineage import simulated as simulation
 from tests.lineage.simulated import ME, METRICS, Project, Stage
+from tests.pipeline.clones import run
 
 Found = set[tuple[Fault, str]]
 METRIC = f"{METRICS}:score"
@@ -143,3 +151,145 @@ def test_a_sub_project_calls_a_metric_as_trace_does(project: Project, tmp_path: 
     for metric in (METRIC, f"team/one/{METRIC}", f"./{METRIC}"):
         (row,) = history(repository, metric).rows
         assert row.value == trace(repository, metric).target.value
+
+
+# What git lays out otherwise than it keeps it
+
+
+def assert_clean(project: Project, tmp_path: Path) -> None:
+    """Nothing is found in commit and workspace, nothing differs, and all that was read can be signed."""
+    repository = Repository(project.root)
+    assert found(project) == found(project, "HEAD") == set()
+    assert diff(repository, "HEAD", None).is_empty
+    public = generate_key(tmp_path / "key")
+    signed = attest(repository, METRICS, tmp_path / "key", "HEAD")
+    checked = [check(repository, signed, public, revision) for revision in (None, "HEAD")]
+    assert all(each.holds and each.complete for each in checked)
+
+
+def reading(project: Project, *paths: str) -> None:
+    """Have the first stage read more, run and commit it."""
+    stage = project.stages["prepare"]
+    project.stages["prepare"] = replace(stage, code=(*stage.code, *paths))
+    project.run()
+    projects.commit(project.root, "reads more")
+
+
+@pytest.mark.parametrize("attributes", ["*.py text eol=crlf\n", "* text=auto\n", "*.py text\n*.csv eol=crlf\n"])
+def test_line_ends_by_gitattributes_are_no_difference(project: Project, attributes: str, tmp_path: Path) -> None:
+    project.write(".gitattributes", attributes.encode())
+    for path in ("code/prepare.py", "code/shared.py", "tools/a.py"):
+        text = project.text(path) if path.startswith("code") else "A = 1\n"
+        project.write(path, text.replace("\n", "\r\n").encode())
+    reading(project, "tools")
+    git = pygit2.Repository(str(project.root))
+    assert b"\r" not in git.head.peel(pygit2.Tree)["code/shared.py"].data
+    assert_clean(project, tmp_path)
+    project.replace("code/shared.py", "FACTOR = 3", "FACTOR = 4")
+    project.commit("edited, and not run")
+    assert {fault for fault, _ in found(project, "HEAD")} == {Fault.CODE}
+
+
+def test_binary_files_and_those_without_attributes_keep_their_line_ends(project: Project) -> None:
+    project.write(".gitattributes", b"code/shared.py -text\n")
+    project.commit("attributes")
+    project.write("code/shared.py", project.text("code/shared.py").replace("\n", "\r\n").encode())
+    project.write("code/prepare.py", project.text("code/prepare.py").replace("\n", "\r\n").encode())
+    project.commit("other line ends, not run")
+    assert found(project, "HEAD") == {(Fault.CODE, "code/shared.py"), (Fault.CODE, "code/prepare.py")}
+
+
+def in_lfs(project: Project, path: str) -> Path:
+    """Commit a file as Git LFS does: git has a pointer, .git/lfs the file; where."""
+    data = (project.root / path).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
+    git = pygit2.Repository(str(project.root))
+    git.index.read()
+    git.index.add(pygit2.IndexEntry(path, git.create_blob(pointer.encode()), pygit2.enums.FileMode.BLOB))
+    git.create_commit("HEAD", ME, ME, "in LFS", git.index.write_tree(), [git.head.target])
+    place = project.root / ".git/lfs/objects" / digest[:2] / digest[2:4] / digest
+    place.parent.mkdir(parents=True)
+    place.write_bytes(data)
+    return place
+
+
+def test_a_file_of_git_lfs_is_what_its_pointer_stands_for(project: Project, tmp_path: Path) -> None:
+    place = in_lfs(project, "code/shared.py")
+    assert_clean(project, tmp_path)
+    place.unlink()
+    not_here = {(Fault.UNCHECKED, "code/shared.py")}
+    assert found(project, "HEAD") == not_here
+    project.write("code/shared.py", Repository(project.root).git.head.peel(pygit2.Tree)["code/shared.py"].data)
+    assert found(project) == not_here  # as in a clone without LFS
+
+
+def test_links_inside_the_repository_are_followed(project: Project, tmp_path: Path) -> None:
+    project.write("lib/real.py", b"FACTOR = 3\n")
+    (project.root / "code/shared.py").unlink()
+    (project.root / "code/shared.py").symlink_to("../lib/real.py")
+    project.write("tools/a.py", b"A = 1\n")
+    (project.root / "tools/b.py").symlink_to("../lib/real.py")
+    (project.root / "tools/more").symlink_to("../lib")  # DVC doesn't go into it
+    (project.root / "linked").symlink_to("lib")
+    reading(project, "tools", "linked/real.py")
+    assert_clean(project, tmp_path)
+    project.write("lib/real.py", b"FACTOR = 4\n")
+    project.commit("edited, and not run")
+    assert {fault for fault, _ in found(project, "HEAD")} == {Fault.CODE, Fault.UNPINNED}
+
+
+def test_a_repository_in_the_repository_is_read_at_its_commit(project: Project, tmp_path: Path) -> None:
+    inner = project.root / "tools/vendored"
+    project.write("tools/a.py", b"A = 1\n")
+    project.write("tools/vendored/deep/b.py", b"B = 1\n")
+    git = pygit2.init_repository(str(inner))
+    git.index.add_all()
+    git.create_commit("HEAD", ME, ME, "inner", git.index.write_tree(), [])
+    reading(project, "tools", "tools/vendored/deep/b.py")
+    outer = pygit2.Repository(str(project.root)).head.peel(pygit2.Tree)
+    assert isinstance(outer["tools/vendored"], pygit2.Commit)
+    assert_clean(project, tmp_path)
+    project.write("tools/vendored/deep/b.py", b"B = 2\n")
+    assert {fault for fault, _ in found(project)} == {Fault.CODE, Fault.UNCOMMITTED}
+    shutil.rmtree(inner)
+    not_here = {(Fault.UNCHECKED, "tools"), (Fault.UNCHECKED, "tools/vendored/deep/b.py")}
+    assert found(project, "HEAD") == not_here
+
+
+def test_tuples_of_python_are_lists_as_in_a_lock() -> None:
+    text = b"LAYERS = (1, (2, 3))\nclass Model:\n    sizes = {'a': (4,)}\n"
+    assert parsed(text, "consts.py") == {"LAYERS": [1, [2, 3]], "Model": {"sizes": {"a": [4]}}}
+
+
+@pytest.mark.slow
+def test_dvc_itself_reads_links_repositories_line_ends_and_tuples_so(tmp_path: Path) -> None:
+    root = tmp_path / "real"
+    stage = {"cmd": "cat run.py linked/*.py > out.txt", "deps": ["run.py", "linked", "tools"], "outs": ["out.txt"]}
+    pipeline = {"stages": {"copy": {**stage, "params": [{"consts.py": ["LAYERS"]}]}}}
+    files = {"lib/real.py": "A = 1\r\n", "consts.py": "LAYERS = (1, 2)\r\n", "tools/inner/b.py": "B = 1\r\n"}
+    projects.write(root, {**files, "dvc.yaml": json.dumps(pipeline), ".gitattributes": "*.py text eol=crlf\n"})
+    for link, to in (("run.py", "lib/real.py"), ("linked", "lib"), ("tools/c.py", "../lib/real.py"), ("tools/d", "..")):
+        (root / link).symlink_to(to)
+    run(["git", "init", "--quiet", "--initial-branch=main"], root / "tools/inner")
+    projects.commit(root / "tools/inner", "inner")
+    projects.begin(root)
+    run(["dvc", "repro", "--quiet"], root)
+    projects.commit(root, "first")
+    assert all(verify(Repository(root), revision).findings == () for revision in (None, "HEAD"))
+
+
+# A run before its commit
+
+
+def test_a_fresh_run_is_not_committed_yet_and_not_wrong(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.replace("params.yaml", "rate: 2", "rate: 3")
+    project.replace("code/train.py", "FACTOR = 5", "FACTOR = 6")
+    project.run()
+    files = {"params.yaml", "dvc.lock", "code/train.py"}
+    assert found(project) == {(Fault.UNCOMMITTED, path) for path in files}
+    monkeypatch.chdir(project.root)
+    ended = CliRunner().invoke(app, ["verify"])
+    assert ended.exit_code == 3 and "not committed yet" in ended.output and "wrong" not in ended.output
+    project.commit("run")
+    assert CliRunner().invoke(app, ["verify"]).exit_code == 0
