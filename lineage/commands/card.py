@@ -1,9 +1,11 @@
 """`card`: a model card from the record."""
 
 from lineage.card import card
-from lineage.commands.common import Output, Revision, Target, here, write
+from lineage.commands.common import Output, Revision, Target, here, working, write
 
 
 def card_command(target: Target, rev: Revision = None, output: Output = None) -> None:
     """Write a model card in the Hugging Face hub's format: what it is, how it was made, its results, how to verify."""
-    write(card(here(), target, rev).encode(), output)
+    with working():
+        made = card(here(), target, rev)
+    write(made.encode(), output)

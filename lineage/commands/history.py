@@ -7,8 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from lineage.changes import Entry
-from lineage.commands.common import AsJson, end, here, out
+from lineage.commands.common import AsJson, counting, end, here, out, show
 from lineage.history import History, history
+from lineage.render.grouped import Said, grouped, listed
 from lineage.values import shown
 
 EXPLAINED = 3
@@ -23,7 +24,8 @@ def history_command(
 
     Exit code 3: not all could be read.
     """
-    found = history(here(), metric)
+    with counting("revisions") as progress:
+        found = history(here(), metric, progress)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     else:
@@ -39,9 +41,12 @@ def _print(found: History) -> None:
         because = "\n".join(explained(list(row.entries)))
         cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "", because)
         table.add_row(*(escape(cell) for cell in cells))
-    out.print(table if found.rows else f"no revision that could be read has {escape(found.metric)}")
-    for gap in found.gaps:
-        out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")
+    if found.rows:
+        show(table)
+    else:
+        out.print(f"no revision that could be read has {escape(found.metric)}")
+    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in found.gaps):
+        out.print(f"[yellow]{escape(line)}")
 
 
 def explained(entries: list[Entry]) -> list[str]:
@@ -52,5 +57,5 @@ def explained(entries: list[Entry]) -> list[str]:
             "" if entry.before is None and entry.after is None else f" {shown(entry.before)} -> {shown(entry.after)}"
         )
         lines.setdefault(f"{entry.kind.value} {entry.what}{values}", []).append(entry.run or "(no run)")
-    texts = [f"{', '.join(runs)}: {what}" for what, runs in lines.items()]
+    texts = [f"{listed(runs)}: {what}" for what, runs in lines.items()]
     return [*texts[:EXPLAINED], f"and {len(texts) - EXPLAINED} more"] if len(texts) > EXPLAINED else texts

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lineage.agreement import Again, Agreement
-from lineage.commands.common import AsJson, Revision, Target, end, here, out
+from lineage.commands.common import AsJson, Revision, Target, end, here, out, show
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.values import shown
 
@@ -80,7 +80,7 @@ def _print(found: Rederived, keep: Path | None) -> None:
         out.print(f"the stage that failed: {escape(found.failed or '(DVC itself)')}\n[dim]{escape(found.said)}")
     differing = [again for again in found.outputs if again.agreement is not Agreement.IDENTICAL]
     if differing:
-        out.print(_table(differing))
+        show(_table(differing))
     if found.entered is not None:
         out.print(f"first: [bold]{escape(found.entered)}[/], {escape(_why(found))}")
     for note in found.notes:

@@ -6,17 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from lineage.commands.common import AsJson, Revision, Target, end, err, here, out
+from lineage.commands.common import AsJson, Revision, Target, end, err, here, out, working
 from lineage.errors import AuditError
 from lineage.render.mermaid import mermaid
 from lineage.render.page import page
 from lineage.render.tree import tree
 from lineage.trace import trace
-
-UNWRAPPED = 10_000
-"""Columns where no terminal folds lines."""
 
 
 def trace_command(
@@ -36,7 +32,8 @@ def trace_command(
     """
     if as_json + as_mermaid + (html is not None) > 1:
         raise AuditError("these exclude each other", where="--json, --mermaid, --html", todo="Give one of them")
-    found = trace(here(), target, rev)
+    with working():
+        found = trace(here(), target, rev)
     if as_json:
         typer.echo(found.model_dump_json(indent=2))
     elif as_mermaid:
@@ -45,8 +42,7 @@ def trace_command(
         write(html, page([found]))
         err.print(f"wrote {html}", markup=False)
     else:
-        console = out if out.is_terminal else Console(highlight=False, width=UNWRAPPED)
-        console.print(tree(found, full), soft_wrap=False)
+        out.print(tree(found, full), soft_wrap=False)
     end(partial=bool(found.gaps))
 
 
