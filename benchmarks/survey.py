@@ -60,7 +60,9 @@ def main(
         if (clone / ".dvc").is_dir() and (not names or clone.name in names):
             with tempfile.TemporaryDirectory() as scratch:
                 root = Path(shutil.copytree(clone, Path(scratch) / clone.name, symlinks=True))
-                found[clone.name] = dict(survey(root, Path(scratch)))
+                for command, answer in survey(root, Path(scratch)):
+                    found.setdefault(clone.name, {})[command] = answer
+                    print(f"{clone.name}: {command}: {answer}", file=sys.stderr, flush=True)
     print(table(found))
     answers = [(project, answer) for project, row in found.items() for answer in row.values()]
     for project, answer in answers:

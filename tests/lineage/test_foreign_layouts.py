@@ -6,6 +6,7 @@ None of their files is here: their shapes are made anew, in copies of the simula
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import pygit2
 import pytest
 from typer.testing import CliRunner
 
+import lineage.graph
 from lineage.attestation import attest, check
 from lineage.cli import app
 from lineage.contents import parsed
 from lineage.diff import diff
 from lineage.history import History, history
+from lineage.lockfile import lock_stages
 from lineage.model import Fault
 from lineage.repository import Repository
 from lineage.signing import generate_key
@@ -151,6 +154,56 @@ def test_a_sub_project_calls_a_metric_as_trace_does(project: Project, tmp_path: 
     for metric in (METRIC, f"team/one/{METRIC}", f"./{METRIC}"):
         (row,) = history(repository, metric).rows
         assert row.value == trace(repository, metric).target.value
+
+
+LOCKS, STAGES, COMMITS = 31, 71, 1_800
+
+
+def test_a_file_of_dvc_is_read_once_for_all_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(lineage.graph, "lock_stages", lambda data: read.append(data) or lock_stages(data))
+    rows = history(Repository(_many(tmp_path, 5, 3, 40)), "part-0/metrics.json:n").rows
+    assert len(rows) == 9 and len(read) == len(set(read)) == 5 + 40
+
+
+@pytest.mark.slow
+def test_a_history_of_thousands_of_runs_takes_less_than_a_minute(tmp_path: Path) -> None:
+    repository = Repository(_many(tmp_path, LOCKS, STAGES, COMMITS))
+    began = time.process_time()
+    rows = history(repository, "part-0/metrics.json:n").rows
+    assert len(rows) == 1 + (COMMITS - 1) // LOCKS + 1 and time.process_time() - began < 60
+
+
+def _many(root: Path, locks: int, stages: int, commits: int) -> Path:
+    """A project of many dvc.lock files, one after another of which is run again and committed."""
+    git = pygit2.init_repository(str(root), initial_head="main")
+    numbers = [0] * locks
+    index = pygit2.Index()
+    for commit in range(commits + 1):
+        for part in range(locks) if commit == 0 else [(commit - 1) % locks]:
+            numbers[part] = commit
+            for name, text in _part(part, stages, commit).items():
+                blob = git.create_blob(text.encode())
+                index.add(pygit2.IndexEntry(f"part-{part}/{name}", blob, pygit2.enums.FileMode.BLOB))
+        index.add(pygit2.IndexEntry(".dvc/config", git.create_blob(b""), pygit2.enums.FileMode.BLOB))
+        parents = [] if git.head_is_unborn else [git.head.target]
+        git.create_commit("HEAD", ME, ME, f"run {commit}", index.write_tree(git), parents)
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").touch()
+    return root
+
+
+def _part(part: int, stages: int, number: int) -> dict[str, str]:
+    """A part's files, of whose stages the last one has run again."""
+    metric = json.dumps({"n": number})
+    digest = hashlib.md5(metric.encode()).hexdigest()
+    made = {f"s{n}": ("cached.bin", hashlib.md5(b"%d %d" % (part, n)).hexdigest()) for n in range(stages - 1)}
+    made = {name: (f"{name}-{path}", md5) for name, (path, md5) in made.items()} | {"last": ("metrics.json", digest)}
+    out = "    outs:\n    - path: {}\n      hash: md5\n      md5: {}\n      size: 9\n"
+    lines = [f"  {name}:\n    cmd: make {name}\n{out.format(*file)}" for name, file in made.items()]
+    declared = {name: {"cmd": f"make {name}", "outs": [path]} for name, (path, _) in made.items()}
+    lock = "schema: '2.0'\nstages:\n" + "".join(lines)
+    return {"dvc.lock": lock, "dvc.yaml": json.dumps({"stages": declared}), "metrics.json": metric}
 
 
 # What git lays out otherwise than it keeps it
