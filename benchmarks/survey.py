@@ -47,7 +47,9 @@ class Answer:
         return self.code not in (0, 1, 2, 3) or "Traceback (most recent call last)" in self.said
 
     def __str__(self) -> str:
-        return f"{self.code}, {self.seconds:.1f} s, {self.size / 1000:,.0f} kB{' **traceback**' * self.is_ours}"
+        if self.code is None:
+            return f"**no answer in {PATIENCE} s**"
+        return f"{self.code}, {self.seconds:.1f} s, {self.size / 1000:,.0f} kB{' **failed**' * self.is_ours}"
 
 
 def main(
@@ -69,7 +71,7 @@ def main(
         if answer.is_ours or answer.code == 2:
             print(f"\n{project}: {' '.join(answer.words)}: {answer.code}\n{answer.said.strip()}")
     ours = sum(answer.is_ours for _, answer in answers)
-    print(f"\n{len(answers)} commands in {len(found)} projects, {ours} tracebacks")
+    print(f"\n{len(answers)} commands in {len(found)} projects, {ours} failed")
     sys.exit(ours > 0)
 
 
@@ -119,7 +121,9 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
 def targets(repository: Repository) -> tuple[str, str | None, str | None]:
     """The last output of a project's newest commit, a number that git keeps, and an HTML file; None for none."""
     state = Committed(repository, "HEAD", repository.head() or "")
-    outputs = [file for run in Graph(state).stages() for file in run.outputs] or [File("nothing")]
+    graph = Graph(state)
+    runs = graph.stages() or [*graph.runs.values()]  # a registry has only data
+    outputs = [file for run in runs for file in run.outputs] or [File("nothing")]
     files = [File(f"{f.path}/{p}") for f in outputs for p in state.committed_under(f.path)] + outputs
     contents = Contents(state)
     data = (f for f in files if state.keeps(f.path) and f.path.endswith((".json", ".yaml", ".yml")))

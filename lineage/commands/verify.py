@@ -50,7 +50,7 @@ def _print(found: Verification) -> None:
         out.print(f"[red]{name}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} wrong")
         _list(wrong)
     if partial:
-        out.print("[yellow]Not wrong, but not vouched for:")
+        out.print("[yellow]Can't be vouched for:")
         _list(partial)
     if not wrong:
         out.print(f"{name}: {'[green]what could be checked holds' if partial else '[green]holds'}")
