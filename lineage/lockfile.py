@@ -130,7 +130,7 @@ def _checked_stages(stages: Any) -> dict[str, Any]:
     if not isinstance(stages, dict):
         raise Unreadable("its stages are no mapping")
     for name, entry in stages.items():
-        if not isinstance(entry, dict) or "cmd" not in entry:
+        if not isinstance(name, str) or not isinstance(entry, dict) or "cmd" not in entry:
             raise Unreadable(f"stage {name!r} has no command")
     return stages
 
@@ -163,7 +163,7 @@ def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str, projec
     """
     command = entry["cmd"]
     try:
-        parameters = {resolve(file, folder): values or {} for file, values in (entry.get("params") or {}).items()}
+        parameters = {resolve(file, folder): _named(values) for file, values in (entry.get("params") or {}).items()}
         return Run(
             name=address(name, lock, project),
             file=lock,
@@ -176,6 +176,13 @@ def lock_run(name: str, entry: Mapping[str, Any], lock: str, folder: str, projec
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise Unreadable(f"stage {name!r} is not as DVC writes it ({error})") from None
+
+
+def _named(values: Any) -> dict[str, Any]:
+    found = values or {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise TypeError("its parameters are no values by name")
+    return found
 
 
 def data_run(data: bytes, path: str, project: str = "") -> Run:

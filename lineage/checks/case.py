@@ -108,10 +108,11 @@ class Case:
             return file.hash
         if not self.state.is_workspace:
             return self.committed_hash(file)
-        if file.is_folder:
-            return folder_hash(self.files_in(file.path).items())
+        if file.is_folder and isinstance(self.state, Workspace):
+            inside = self.state.files_under(file.path)
+            return folder_hash((p, file_hash(place, file.algorithm)) for p, place in inside.items())
         data = self.state.read(file.path)
-        return None if data is None else bytes_hash(data)
+        return None if data is None else stream_hash(BytesIO(data), file.algorithm)
 
     def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
         """A file's bytes, if they are the ones that were recorded."""
