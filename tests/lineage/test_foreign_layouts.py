@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lineage.graph
+from benchmarks.survey import Answer, ask, survey
 from lineage.attestation import attest, check
 from lineage.cli import app
 from lineage.contents import parsed
@@ -330,6 +331,20 @@ def test_dvc_itself_reads_links_repositories_line_ends_and_tuples_so(tmp_path: P
     run(["dvc", "repro", "--quiet"], root)
     projects.commit(root, "first")
     assert all(verify(Repository(root), revision).findings == () for revision in (None, "HEAD"))
+
+
+# All at once
+
+
+@pytest.mark.slow
+def test_a_survey_asks_every_question_and_says_which_failed(project: Project, tmp_path: Path) -> None:
+    answers = dict(survey(project.root, tmp_path))
+    assert not any(answer.is_ours for answer in answers.values())
+    assert {command for command, answer in answers.items() if answer.code != 0} == set()
+    assert {"trace", "diff", "verify", "history", "export prov", "card", "keep", "attest", "check"} <= answers.keys()
+    assert ask(project.root, ["trace", "nothing"]).code == 2
+    assert Answer(["trace"], 1, 0.0, 0, "Traceback (most recent call last):").is_ours
+    assert Answer(["trace"], -11, 0.0, 0, "").is_ours and Answer(["trace"], None, 0.0, 0, "").is_ours
 
 
 # A run before its commit
