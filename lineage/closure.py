@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lineage.changes import is_data_file
+from lineage.checkout import Form
 from lineage.contents import Contents, parsed
 from lineage.errors import AuditError, Missing
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
@@ -93,9 +94,22 @@ class Places:
         if here is not None and here.is_file():
             return here
         if (blob := self.state.committed(path)) is not None:
-            return blob
+            found = (data for data in self.state.forms(path) if stream_hash(io.BytesIO(data), algorithm) == digest)
+            return next(found, blob) if digest is not None else blob
         kept = self.contents.object(digest, algorithm) if digest is not None else None
         return kept.path if kept is not None and kept.exists else None
+
+    def laid_out(self, file: File) -> dict[str, str]:
+        """(Path below a folder that git keeps) -> hash of the form that makes the folder's hash; empty for none."""
+        if self.state.is_workspace:
+            return {}
+        paths = self.state.committed_under(file.path)
+        for form in Form:
+            data = ((p, self.state.committed(f"{file.path}/{p}", form) or b"") for p in paths)
+            found = {p: stream_hash(io.BytesIO(each), file.algorithm) for p, each in data}
+            if folder_hash(found.items()) == file.hash:
+                return found
+        return {}
 
     def digests(self, places: Iterable[Path | bytes]) -> list[Digests]:
         """What files and bytes hash to, several at a time."""
@@ -293,9 +307,15 @@ class Closure:
         if read.role is Role.ARTIFACT:
             yield from (Member(f"{file.path}/{p}", part) for p in self._kept_beside(file.path))
         elif file.is_folder:
-            yield from (Member(f"{file.path}/{p}", part) for p in self._under(file.path))
+            yield from self._folder(file, part)
         else:
             yield Member(file.path, part, file.hash, file.algorithm)
+
+    def _folder(self, file: File, part: Part) -> Iterator[Member]:
+        """What a run read in a folder that no run made, each with its hash where that is known."""
+        inside = self.places.laid_out(file)
+        for path in self._under(file.path):
+            yield Member(f"{file.path}/{path}", part, inside.get(path), file.algorithm)
 
     def _asked(self, found: Mapping[str, Member]) -> Iterator[Member]:
         """The target, where no run made it."""
@@ -347,7 +367,7 @@ class Closure:
 
     def _check_folder(self, step: Step, read: Input) -> None:
         file = read.file
-        members = [Member(f"{file.path}/{p}", Part.CODE) for p in self._under(file.path)]
+        members = [*self._folder(file, Part.CODE)]
         entries = {m.path[len(file.path) + 1 :]: d.md5 for m, d in self._hash(members).items()}
         if file.algorithm != LEGACY and folder_hash(entries.items()) != file.hash:
             raise AuditError(f"it has other files than those that {step.name} read", where=file.path)

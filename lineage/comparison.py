@@ -9,7 +9,6 @@ from typing import Any
 
 from lineage.changes import Change, Effect, Entry, entered, file_kind, package_changes, parameter_kind
 from lineage.checks.case import Case
-from lineage.errors import Unreadable
 from lineage.graph import Graph
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
@@ -175,9 +174,7 @@ class Comparison:
     @cached_property
     def _declared(self) -> dict[str, tuple[str, str]]:
         """Run -> the commands that dvc.yaml says on the two sides, where they differ; the records may know neither."""
-        old, new = (side.declared for side in self.sides)
-        if isinstance(old, Unreadable) or isinstance(new, Unreadable):
-            return {}
+        old, new = (side.declared.stages for side in self.sides)
         pairs = {n: (old[n].command, new[n].command) for n in self.common if n in old and n in new}
         return {n: (" && ".join(a), " && ".join(b)) for n, (a, b) in pairs.items() if a != b}
 

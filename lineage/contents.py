@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +15,7 @@ from typing import Any
 from dvc.utils.serialize import PARSERS, ParseError
 
 from lineage.cache import remembered
+from lineage.checkout import Form
 from lineage.errors import Unreadable
 from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.model import File
@@ -48,7 +49,7 @@ class Contents:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self._committed: dict[tuple[str, str], dict[str, str]] = {}
+        self._committed: dict[tuple[str, str, str | None], dict[str, str]] = {}
 
     def object(self, digest: str, algorithm: str = "md5") -> Object:
         """The place in DVC's cache of what a hash names, whether or not it is there."""
@@ -89,13 +90,24 @@ class Contents:
         return self.committed(file)
 
     def committed(self, file: File) -> dict[str, str]:
-        """(Path below a folder, `` for a file) -> hash of what the commit has at a path."""
-        key = (file.path, file.algorithm)
+        """(Path below a folder, `` for a file) -> hash of what the commit has at a path.
+
+        In the form that makes the recorded hash, if git may lay it out so.
+        """
+        key = (file.path, file.algorithm, file.hash)
         if key not in self._committed:
             blob = self.state.blob(file.path)
             blobs = {"": blob} if blob is not None else self.state.committed_under(file.path)
-            self._committed[key] = {p: self.blob_hash(b, file.algorithm) for p, b in blobs.items()}
+            kept = {p: self.blob_hash(b, file.algorithm) for p, b in blobs.items()}
+            others = (self._laid_out(file, blobs, form) for form in (Form if whole_hash(kept) != file.hash else ()))
+            self._committed[key] = next((other for other in others if whole_hash(other) == file.hash), kept)
         return self._committed[key]
+
+    def _laid_out(self, file: File, inside: Iterable[str], form: Form) -> dict[str, str]:
+        """(Path below a folder, `` for a file) -> hash of what the commit has there, in a form."""
+        places = {p: f"{file.path}/{p}" if p else file.path for p in inside}
+        found = {p: self.state.committed(place, form) or b"" for p, place in places.items()}
+        return {p: stream_hash(io.BytesIO(data), file.algorithm) for p, data in found.items()}
 
     def blob_hash(self, blob: str, algorithm: str = "md5") -> str:
         """The hash of a git blob's bytes."""

@@ -49,34 +49,61 @@ class Declared:
     """Parameter file -> dotted keys; none of a file that is read as a whole."""
 
 
-def declared_stages(state: State) -> dict[str, Declared]:
-    """DVC's address -> what the dvc.yaml files of a state say.
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """What the dvc.yaml files of a state say."""
 
-    Raises:
-        Unreadable: a dvc.yaml, or a file of variables, can't be read; its text says which.
+    stages: dict[str, Declared]
+    """By DVC's address."""
+    unread: dict[str, str]
+    """A dvc.yaml that can't be read, or whose variables can't -> why."""
+
+    def knows(self, lock: str) -> bool:
+        """Whether the dvc.yaml beside a dvc.lock could be read."""
+        return pipeline_file(lock) not in self.unread
+
+    def frozen(self) -> frozenset[str]:
+        """The stages whose outputs are kept, whatever becomes of what they read."""
+        return frozenset(name for name, stage in self.stages.items() if stage.frozen)
+
+
+def declared_stages(state: State, word: bytes = b"") -> Declarations:
+    """What the dvc.yaml files of a state say.
+
+    Args:
+        word: only those that have it, since templates take a while.
     """
     files = [path for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml"]
-    place = _place(state) if files else None
-    return {stage.name: stage for path in files for stage in _file(state, place, path)}
+    files = [path for path in files if word in (state.read(path) or b"")]
+    stages: dict[str, Declared] = {}
+    unread: dict[str, str] = {}
+    try:
+        place = _place(state) if files else None
+    except Unreadable as error:
+        return Declarations(stages, dict.fromkeys(files, str(error)))
+    for path in files:
+        try:
+            stages.update({stage.name: stage for stage in _file(state, place, path)})
+        except Unreadable as error:
+            unread[path] = str(error)
+    return Declarations(stages, unread)
 
 
-def frozen_stages(state: State) -> frozenset[str]:
-    """DVC's addresses of the stages whose outputs are kept, whatever becomes of what they read.
+def frozen_stages(state: State) -> Declarations:
+    """What the dvc.yaml files say that have frozen stages; most have none."""
+    return declared_stages(state, b"frozen")
 
-    Raises:
-        Unreadable: as `declared_stages`.
-    """
-    files = (state.read(path) or b"" for path in state.dvc_files() if posixpath.basename(path) == "dvc.yaml")
-    if not any(b"frozen" in data for data in files):  # most projects have none, and templates take a while
-        return frozenset()
-    return frozenset(name for name, stage in declared_stages(state).items() if stage.frozen)
+
+def pipeline_file(lock: str) -> str:
+    """The dvc.yaml of a dvc.lock."""
+    return posixpath.join(posixpath.dirname(lock), "dvc.yaml")
 
 
 def declared_in(state: State, path: str) -> list[Declared]:
     """What one dvc.yaml of a state says.
 
     Raises:
-        Unreadable: it, or a file of variables, can't be read.
+        Unreadable: it, or a file of variables, can't be read; its text says why.
     """
     return _file(state, _place(state), path)
 
@@ -139,10 +166,10 @@ def _file(state: State, place: Any, path: str) -> list[Declared]:
         resolver = DataResolver(place, own, parsed)
         if (count := sum(map(_count, resolver.definitions.values()))) > MOST:
             raise Unreadable(f"it declares {count} stages, more than {MOST}")
-        stages, project = resolver.resolve()["stages"], state.repository.folder
+        stages, project = resolver.resolve()["stages"] or {}, state.repository.folder  # None where there are none
         return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
     except Exception as error:  # the resolver's assertions and ends of recursion, too: the file may hold anything
-        raise Unreadable(f"{path}: {' '.join(str(error).split()) or type(error).__name__}") from None
+        raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
 
 
 def _texts(value: Any) -> Iterator[str]:

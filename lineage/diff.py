@@ -15,7 +15,7 @@ from lineage.checks.manifests import check_manifests
 from lineage.checks.outputs import Hashes, check_outputs
 from lineage.comparison import Comparison, Result
 from lineage.contents import Contents
-from lineage.errors import AuditError, Unreadable
+from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.hashing import Progress
 from lineage.model import Commit, Fault, Finding, Frozen, Gap
@@ -161,8 +161,8 @@ def _gaps(cases: Sequence[Case], findings: Sequence[Sequence[Finding]]) -> Itera
     for case, found in zip(cases, findings, strict=True):
         for gap in case.graph.gaps:
             yield Gap(where=f"{case.state.name}: {gap.where}", what=gap.what)
-        if isinstance(case.declared, Unreadable):
-            yield Gap(where=f"{case.state.name}: dvc.yaml", what=str(case.declared))
+        for path, why in case.declared.unread.items():
+            yield Gap(where=f"{case.state.name}: {path}", what=why)
         for finding in found:
             if not finding.proves_wrong:
                 yield Gap(where=f"{case.state.name}: {finding.path}", what=f"{finding.fault}: {finding.what}")

@@ -1,12 +1,12 @@
 """The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
 
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
-from lineage.declared import declared_in
+from lineage.declared import declared_in, pipeline_file
 from lineage.errors import Unreadable
 from lineage.lockfile import data_run, lock_run, lock_stages, resolve
 from lineage.model import File, Gap, Kind, Run
@@ -15,6 +15,10 @@ from lineage.yaml12 import load
 
 _runs: dict[tuple[str, str, str, str, int], tuple[Any, Run]] = {}
 """Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
+_files: dict[tuple[Any, ...], tuple[Run, ...] | Unreadable] = {}
+"""A file of DVC's, by its path and content -> its runs: revisions share most files, too."""
+_folders: dict[str | None, dict[str, str]] = {}
+"""A dvc.yaml's content, by git's id -> stage, or all instances of one -> its `wdir` as written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +73,36 @@ class Reader:
         self.gaps: list[Gap] = []
         """What could not be read."""
 
-    def runs(self, path: str) -> Iterator[Run]:
-        """The runs of a dvc.lock or `.dvc` file."""
-        data = None if path.endswith("dvc.yaml") else self.state.read(path)
-        if data is None:
-            return
-        try:
-            if path.endswith(".dvc"):
-                yield data_run(data, path, self.state.repository.folder)
-            else:
-                yield from self._lock(path, data)
-        except Unreadable as error:
-            self.gaps.append(Gap(where=path, what=str(error)))
+    def runs(self, path: str) -> tuple[Run, ...]:
+        """The runs of a dvc.lock or `.dvc` file; none of what is no such, or isn't here."""
+        found = () if path.endswith("dvc.yaml") else self._file(path)
+        if isinstance(found, Unreadable):
+            self.gaps.append(Gap(where=path, what=str(found)))
+            return ()
+        return found
 
-    def _lock(self, path: str, data: bytes) -> Iterator[Run]:
-        own, project = posixpath.dirname(path), self.state.repository.folder
-        folders = self._folders(posixpath.join(own, "dvc.yaml"))
-        for name, entry in lock_stages(data).items():
-            folder = resolve(folders.get(name) or folders.get(name.split("@")[0]) or ".", own)
-            known = (name, path, folder, project, id(entry))
-            if known not in _runs:
-                _runs[known] = entry, lock_run(name, entry, path, folder, project)
-            yield _runs[known][1]
+    def _file(self, path: str) -> tuple[Run, ...] | Unreadable:
+        """The runs of a dvc.lock or `.dvc` file, or why it can't be read."""
+        project = self.state.repository.folder
+        folders = {} if path.endswith(".dvc") else self._folders(pipeline_file(path))
+        key = (path, project, self.state.identity(path), *folders.items())
+        if key not in _files:
+            if (data := self.state.read(path)) is None:
+                return ()
+            try:
+                made = [data_run(data, path, project)] if path.endswith(".dvc") else _lock(path, project, data, folders)
+                _files[key] = tuple(made)
+            except Unreadable as error:
+                _files[key] = error
+        return _files[key]
 
     def _folders(self, path: str) -> dict[str, str]:
         """Stage, or all instances of one -> its `wdir` in a dvc.yaml; dvc.lock doesn't say it."""
-        found = working_folders(self.state.read(path) or b"")
-        return self._resolved_folders(path) if found is None else dict(found)
+        content = self.state.identity(path)
+        if content not in _folders:
+            _folders[content] = working_folders(self.state.read(path) or b"")
+        found = _folders[content]
+        return self._resolved_folders(path) if any("${" in folder for folder in found.values()) else found
 
     def _resolved_folders(self, path: str) -> dict[str, str]:
         try:
@@ -178,30 +185,32 @@ class Graph:
         return [run for run in self.runs.values() if run.kind is Kind.STAGE]
 
 
-@cache
-def working_folders(data: bytes) -> tuple[tuple[str, str], ...] | None:
-    """(Stage, its `wdir`) as a dvc.yaml has them; None where one is a template."""
-    if b"wdir" not in data:
-        return ()
-    found = []
-    for name, stage in declared(data).items():
-        body = stage.get("do", stage) if isinstance(stage, dict) else {}
-        folder = body.get("wdir") if isinstance(body, dict) else None
-        if isinstance(folder, str):
-            found.append((name, folder))
-    return None if any("${" in folder for _, folder in found) else tuple(found)
-
-
 def _undated(state: State) -> Iterator[Gap]:
     if state.commit is not None and not state.repository.commit(state.commit).time:
         yield Gap(where=f"commit {state.commit}", what="no calendar has its time")
 
 
-def declared(data: bytes) -> dict[str, Any]:
-    """The stages of a dvc.yaml by name, as written; empty where it can't be read."""
+def _lock(path: str, project: str, data: bytes, folders: Mapping[str, str]) -> Iterator[Run]:
+    own = posixpath.dirname(path)
+    for name, entry in lock_stages(data).items():
+        folder = resolve(folders.get(name) or folders.get(name.split("@")[0]) or ".", own)
+        known = (name, path, folder, project, id(entry))
+        if known not in _runs:
+            _runs[known] = entry, lock_run(name, entry, path, folder, project)
+        yield _runs[known][1]
+
+
+def working_folders(data: bytes) -> dict[str, str]:
+    """Stage, or all instances of one -> its `wdir` as a dvc.yaml writes it; none where it can't be read."""
     try:
-        parsed = load(data)
+        parsed = load(data) if b"wdir" in data else None
     except Unreadable:
         return {}
     stages = parsed.get("stages") if isinstance(parsed, dict) else None
-    return stages if isinstance(stages, dict) else {}
+    found: dict[str, str] = {}
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        body = stage.get("do", stage) if isinstance(stage, dict) else None
+        folder = body.get("wdir") if isinstance(body, dict) else None
+        if isinstance(folder, str):
+            found[name] = folder
+    return found

@@ -3,18 +3,23 @@
 Locks are read from git blobs and hashed by nobody: `verify` says whether they are true.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lineage.changes import Entry
 from lineage.checks.case import Case
 from lineage.comparison import Comparison
+from lineage.contents import Contents
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.model import Commit, File, Frozen, Gap
 from lineage.repository import Named, Repository
 from lineage.states import Committed
+from lineage.targets import made_at, readings
 from lineage.values import ABSENT, same, value_at
+
+Watched = Callable[[int, int], object]
+"""Is told how many revisions were read, and of how many."""
 
 
 class Row(Frozen):
@@ -38,71 +43,113 @@ class History(Frozen):
     gaps: tuple[Gap, ...]
 
 
-def history(repository: Repository, metric: str) -> History:
+def history(repository: Repository, metric: str, watched: Watched | None = None) -> History:
     """One metric over all commits and experiments.
 
     Args:
-        metric: `PATH:KEY`.
+        metric: `PATH:KEY`; the path from git's root, or from the project's folder.
 
     Raises:
-        AuditError: it is no `PATH:KEY`, or no commit and no experiment has it.
+        AuditError: it is no `PATH:KEY`, or all could be read, and no commit and no experiment has it.
     """
-    path, colon, key = metric.partition(":")
-    if not colon or not key:
+    if not any(key for _, key in readings(metric)):
         raise AuditError(
             "a metric is a file and a key", where=metric, expected="such as reports/metrics.json:lm.sm.ppl"
         )
-    walk = _Walk(repository, path, key)
-    rows = [*walk.rows()]
-    if not rows:
+    walk = _Walk(repository, metric, watched or (lambda done, total: None))
+    rows, gaps = [*walk.rows()], [*walk.gaps()]
+    if not rows and not gaps:
         raise AuditError(
             "no commit and no experiment has it", where=metric, todo="See `dvc-lineage trace` for what there is"
         )
-    return History(metric=metric, rows=tuple(rows), gaps=tuple(walk.gaps))
+    return History(metric=metric, rows=tuple(rows), gaps=tuple(gaps))
 
 
 class _Walk:
     """Every commit and experiment that has the metric, once."""
 
-    def __init__(self, repository: Repository, path: str, key: str) -> None:
-        self._repository, self._path, self._key = repository, path, key
-        self._cases: dict[str, Case] = {}
+    def __init__(self, repository: Repository, metric: str, watched: Watched) -> None:
+        self._repository, self._watched = repository, watched
+        folders = dict.fromkeys(["", repository.folder])
+        found = [(path, key) for path, key in readings(metric) if key]
+        self._places = [(f"{folder}/{path}" if folder else path, key) for path, key in found for folder in folders]
+        """Where it may be: (path from git's root, key)."""
+        self._contents: dict[str, Any] = {}
+        """A file's content by its hash, DVC's or git's."""
         self._values: dict[str, Any] = {}
         self._names: dict[str, str] = {}
-        self.gaps: list[Gap] = []
+        self._unread: dict[tuple[str, str], list[str]] = {}
 
     def rows(self) -> Iterator[Row]:
         """Commits at which the value changed, oldest first; then experiments in the order of their times."""
-        for commit in [*self._repository.all_commits()][::-1]:
-            parent = next((c for c in self._repository.parents(commit) if c in self._names), None)
-            if self._reads(Named(commit[:10], commit)) and (parent is None or not self._same(parent, commit)):
-                yield self._row(commit, parent)
+        commits = [*self._repository.all_commits()][::-1]
+        experiments = [*self._repository.experiments(queued=False)]
+        total = len(commits) + len(experiments)
         last: dict[str | None, str] = {}
-        experiments = self._repository.experiments(queued=False)
-        for named in sorted(experiments, key=lambda e: (self._repository.commit(e.commit).time, e.name)):
+        for done, commit in enumerate(commits):
+            self._watched(done, total)
+            parent = next((last[p] for p in self._repository.parents(commit) if p in last), None)
+            if self._reads(Named(commit[:10], commit)):
+                last[commit] = commit
+                if parent is None or not self._same(parent, commit):
+                    yield self._row(commit, parent)
+            elif parent is not None:  # it may only be unreadable there: what follows is held against what came before
+                last[commit] = parent
+        for done, named in enumerate(sorted(experiments, key=self._when), len(commits)):
+            self._watched(done, total)
             if self._reads(named):
-                has_baseline = named.baseline is not None and named.baseline in self._names
-                yield self._row(named.commit, named.baseline if has_baseline else last.get(named.baseline))
-                last[named.baseline] = named.commit
+                yield self._row(named.commit, last.get(named.baseline))
+                if named.baseline not in self._names:
+                    last[named.baseline] = named.commit
+
+    def gaps(self) -> Iterator[Gap]:
+        """What could not be read, each thing once."""
+        for (where, what), names in self._unread.items():
+            more = f" (and in {len(names) - 1} later revisions)" if len(names) > 1 else ""
+            yield Gap(where=f"{names[0]}: {where}", what=f"{what}{more}")
         if self._repository.is_shallow:
-            self.gaps.append(Gap(where="git", what="this clone is shallow: older commits are not here"))
+            yield Gap(where="git", what="this clone is shallow: older commits are not here")
+
+    def _when(self, named: Named) -> tuple[str, str]:
+        return self._repository.commit(named.commit).time, named.name
 
     def _reads(self, named: Named) -> bool:
         """Reads a commit's record and value; whether it has the metric."""
         graph = Graph(Committed(self._repository, named.name, named.commit))
-        self.gaps += [Gap(where=f"{named.name}: {gap.where}", what=gap.what) for gap in graph.gaps]
-        made = graph.made.get(self._path)
-        producers = [made[0].name] if made else []
-        case = Case(graph, tuple(graph.upstream(producers)))
-        content = case.contents.value(made[1] if made else File(self._path))
-        value = value_at(content, self._key)
-        if value is ABSENT:
-            if made and content is None:
-                self.gaps.append(Gap(where=f"{named.name}: {self._path}", what="neither in git nor in the cache"))
+        for gap in graph.gaps:
+            self._unread.setdefault((gap.where, gap.what), []).append(named.name)
+        found = self._file(graph)
+        if found is None:
             return False
-        self._cases[named.commit], self._values[named.commit] = case, value
-        self._names[named.commit] = named.name
+        file, key = found
+        content = self._content(file, graph)
+        value = value_at(content, key)
+        if content is None:
+            self._unread.setdefault((file.path, "neither in git nor in the cache"), []).append(named.name)
+        if value is ABSENT:
+            return False
+        self._values[named.commit], self._names[named.commit] = value, named.name
         return True
+
+    def _file(self, graph: Graph) -> tuple[File, str] | None:
+        """The file that has the metric in a state, and the key there; None where none of that name is made or kept."""
+        contents = Contents(graph.state)
+        for path, key in self._places:
+            file = made_at(path, graph, contents)
+            if file is None and graph.state.keeps(path):
+                file = File(path)
+            if file is not None:
+                return file, key
+        return None
+
+    def _content(self, file: File, graph: Graph) -> Any:
+        contents = Contents(graph.state)
+        known = graph.state.blob(file.path) or file.hash
+        if known is None:
+            return None
+        if known not in self._contents:
+            self._contents[known] = contents.value(file)
+        return self._contents[known]
 
     def _same(self, before: str, after: str) -> bool:
         return same(self._values[before], self._values[after])
@@ -110,7 +157,7 @@ class _Walk:
     def _row(self, commit: str, against: str | None) -> Row:
         entries: tuple[Entry, ...] = ()
         if against is not None and not self._same(against, commit):
-            comparison = Comparison(self._cases[against], self._cases[commit], recorded_only=True)
+            comparison = Comparison(self._case(against), self._case(commit), recorded_only=True)
             entries = tuple(entry for entry in comparison.entries() if entry.effect.counts)
         return Row(
             name=self._names[commit],
@@ -119,3 +166,10 @@ class _Walk:
             against=self._names[against] if against is not None else None,
             entries=entries,
         )
+
+    def _case(self, commit: str) -> Case:
+        """What the metric came from."""
+        graph = Graph(Committed(self._repository, self._names[commit], commit))
+        found = self._file(graph)
+        producers = graph.producers(found[0].path) if found is not None else []
+        return Case(graph, tuple(graph.upstream(run.name for run, _ in producers)))

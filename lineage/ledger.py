@@ -96,7 +96,7 @@ class Ledger:
         """Where a dvc.yaml's stages run; of templates, which need its variables, the blob itself."""
         if blob not in self._run_in:
             found = working_folders(self.repository.git[blob].read_raw())
-            self._run_in[blob] = blob if found is None else found
+            self._run_in[blob] = blob if any("${" in folder for folder in found.values()) else (*found.items(),)
         return self._run_in[blob]
 
     def _entries(self, state: Committed, path: str, order: int) -> tuple[Entry, ...]:

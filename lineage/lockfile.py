@@ -14,7 +14,7 @@ from lineage.errors import Unreadable
 from lineage.model import File, Kind, Run
 from lineage.yaml12 import load
 
-STAGE = re.compile(rb"^  (?=\S)", re.MULTILINE)
+STAGE = re.compile(rb" +(?=[^\s#])")
 CONFLICTS = (b"<<<<<<< ", b">>>>>>> ")
 HEADS = (b"schema: '2.0'", b'schema: "2.0"')
 FILES = re.compile(
@@ -102,12 +102,14 @@ def has_conflicts(data: bytes) -> bool:
 def stage_texts(data: bytes) -> dict[str, bytes] | None:
     """Stage name -> its text in a dvc.lock that is laid out as DVC writes it, without anchors; None in any other.
 
-    The same text is the same record, whatever stands before and after it.
+    The same text is the same record, whatever stands before and after it. Stages may be indented as a formatter likes.
     """
     head, found, body = data.partition(b"\nstages:\n")
     if not found or head.strip() not in HEADS or b"\ndatasets:" in body or b" &id" in body:
         return None
-    starts = [match.start() for match in STAGE.finditer(body)]
+    if (first := STAGE.match(body)) is None:
+        return None
+    starts = [match.start() for match in re.finditer(rb"^%b(?=[^\s#])" % first[0], body, re.MULTILINE)]
     pieces = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
     texts = {piece.partition(b":\n")[0].strip().strip(b"'\"").decode(errors="replace"): piece for piece in pieces}
     return texts if len(texts) == len(pieces) else None

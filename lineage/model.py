@@ -127,8 +127,8 @@ class Fault(StrEnum):
     """A dependency's hash isn't its producer's."""
     CODE = "code differs"
     """A code file isn't what the stage ran with."""
-    UNCOMMITTED = "uncommitted"
-    """A file that a stage reads isn't the commit's, or is in no commit."""
+    UNCOMMITTED = "not committed yet"
+    """A file that a stage reads isn't the commit's, or is in no commit, as after a run: it may still change."""
     PARAMETER = "parameter differs"
     COMMAND = "command differs"
     DECLARATION = "declaration differs"
@@ -151,7 +151,9 @@ class Fault(StrEnum):
     """It could not be checked, for the reason given."""
 
 
-TOLERABLE = frozenset({Fault.MISSING, Fault.UNREADABLE, Fault.UNCHECKED, Fault.NEVER_RUN, Fault.LEFT_OVER})
+TOLERABLE = frozenset(
+    {Fault.MISSING, Fault.UNREADABLE, Fault.UNCHECKED, Fault.NEVER_RUN, Fault.LEFT_OVER, Fault.UNCOMMITTED}
+)
 """What leaves an answer partial and proves nothing wrong."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from lineage.agreement import Again, Agreement, Comparison, is_metric, within
 from lineage.contents import Contents, parsed
 from lineage.declared import declared_stages
-from lineage.errors import AuditError, Missing, Unreadable
+from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
 from lineage.isolation import DVC, Isolated, uncommitted
@@ -141,10 +141,10 @@ def rederive(
 
 
 def _plan(graph: Graph, target: Target) -> _Plan:
-    try:
-        declared = declared_stages(graph.state)
-    except Unreadable as error:
-        raise Missing(f"dvc.yaml can't be read: {error}", where=graph.state.name) from None
+    said = declared_stages(graph.state)
+    for path, why in said.unread.items():
+        raise Missing(f"{path} can't be read: {why}", where=graph.state.name)
+    declared = said.stages
     fixed = {n for n, r in graph.runs.items() if r.kind is not Kind.STAGE or (n in declared and declared[n].frozen)}
     reached: set[str] = set()
     waiting = [*target.runs]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lineage.model import Run
+from lineage.values import shown
 
 SEED = re.compile(r"(^|[._-])seeds?$", re.IGNORECASE)
 OPTION = re.compile(r"(?<![\w-])--(?:[\w-]{1,80}-)?seed[= ](\S+)")
@@ -28,4 +29,4 @@ def _inside(key: str, value: Any) -> Iterator[str]:
         for inner, below in value.items():
             yield from _inside(f"{key}.{inner}", below)
     elif is_seed(key):
-        yield f"{key} = {value}"
+        yield f"{key} = {shown(value)}"

@@ -13,13 +13,14 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
+from lineage.checkout import Form, entries_under, entry_at, is_pointer, laid_out
 from lineage.errors import Missing
 from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WORKSPACE, Repository, relative
 
 IGNORING = ".dvcignore"
-ALWAYS_IGNORED = ("/.git/", "/.dvc/", "/.hg/", IGNORING)
+ALWAYS_IGNORED = (".git", ".dvc/", ".hg/", IGNORING)
 
 
 class State(ABC):
@@ -55,10 +56,32 @@ class State(ABC):
         entry = self._entry(path)
         return str(entry.id) if isinstance(entry, pygit2.Blob) else None
 
-    def committed(self, path: str) -> bytes | None:
-        """A file's bytes in the commit."""
+    def identity(self, path: str) -> str | None:
+        """What tells a file's bytes from others: git's id of them; None where there is no such file."""
+        return self.blob(path)
+
+    def committed(self, path: str, form: Form = Form.KEPT) -> bytes | None:
+        """A file's bytes in the commit, as git lays them out."""
         entry = self._entry(path)
-        return entry.data if isinstance(entry, pygit2.Blob) else None
+        if not isinstance(entry, pygit2.Blob):
+            return None
+        return laid_out(self.repository.git, self.commit, path, entry.data, form)
+
+    def forms(self, path: str) -> Iterator[bytes]:
+        """A file's bytes in every form that it may have here."""
+        found = (self.committed(path, form) for form in Form)
+        yield from (data for data in found if data is not None)
+
+    def absent(self, path: str) -> str | None:
+        """Why something that git keeps at a path, or below it, isn't here; None where all is."""
+        entry = self._entry(path)
+        found = [(path, entry)] if entry is not None and not isinstance(entry, pygit2.Tree) else [*self._under(path)]
+        for file, each in found:
+            if isinstance(each, pygit2.Commit):
+                return f"the submodule {file}, whose commit {each.id} is not here (git submodule update --init)"
+            if is_pointer(self.committed(file) or b""):
+                return f"{file} is kept by Git LFS, and its file is not here (git lfs pull)"
+        return None
 
     def keeps(self, path: str) -> bool:
         """Whether git keeps a file or folder at its own place; of an output, because it is a result."""
@@ -70,10 +93,17 @@ class State(ABC):
 
     def committed_under(self, path: str) -> dict[str, str]:
         """(Path below a folder of the commit) -> blob id, without what DVC ignores."""
+        length = len(path) + 1 if path else 0
+        return {p[length:]: str(found.id) for p, found in self._under(path) if isinstance(found, pygit2.Blob)}
+
+    def _under(self, path: str) -> Iterator[tuple[str, pygit2.Object]]:
+        """(Path, blob) of all below a folder that DVC doesn't ignore; a submodule that isn't here is a commit."""
         entry = self._entry(path) if path else self.tree
-        if not isinstance(entry, pygit2.Tree):
-            return {}
-        return {p: b for p, b in _blobs(entry, "") if not self.ignores(f"{path}/{p}" if path else p)}
+        if self.tree is not None and isinstance(entry, pygit2.Tree):
+            for below, found in entries_under(self.repository.git, self.tree, path, entry):
+                name = f"{path}/{below}" if path else below
+                if not self.ignores(name):
+                    yield name, found
 
     def committed_names(self, path: str) -> list[str]:
         """The names in a folder of the commit."""
@@ -108,11 +138,9 @@ class State(ABC):
         return self._specs[folder]
 
     def _entry(self, path: str) -> pygit2.Object | None:
-        if self.tree is None:
-            return None
         try:
-            return self.tree[path]
-        except (KeyError, ValueError):  # a path that none can be
+            return entry_at(self.repository.git, self.tree, path)
+        except ValueError:  # a path that none can be
             return None
 
 
@@ -125,9 +153,12 @@ class Committed(State):
 
     def dvc_files(self) -> Iterator[str]:
         """Paths of the project's every dvc.yaml, dvc.lock and `.dvc` file of the commit."""
-        for path in self.dvc_blobs():
-            if posixpath.basename(path) != IGNORING and not self.ignores(path):
-                yield path
+        blobs = self.dvc_blobs()
+        rules = {path for path in blobs if posixpath.basename(path) == IGNORING}
+        key = (self.repository.folder, *(f"{path} {blob}" if path in rules else path for path, blob in blobs.items()))
+        if key not in _listed:
+            _listed[key] = tuple(path for path in blobs if path not in rules and not self.ignores(path))
+        yield from _listed[key]
 
     def dvc_blobs(self) -> dict[str, str]:
         """Path -> blob id of all that `dvc_files` may give, and of every .dvcignore, which decides on it."""
@@ -237,6 +268,16 @@ class Workspace(State):
         """Whether a path lies outside the repository, of which nothing is read, or is a link that leads there."""
         return super().leads_out(path) or self.place(path) is None
 
+    def forms(self, path: str) -> Iterator[bytes]:
+        """A file's bytes as they lie there."""
+        data = self.read(path)
+        yield from () if data is None else (data,)
+
+    def identity(self, path: str) -> str | None:
+        """Git's id of what lies there now."""
+        data = self.read(path)
+        return None if data is None else str(pygit2.hash(data))
+
     def dvc_files(self) -> Iterator[str]:
         """Paths of every dvc.yaml, dvc.lock and `.dvc` file that DVC doesn't ignore."""
         root = str(self.repository.root)
@@ -294,6 +335,8 @@ def is_dvc_file(name: str) -> bool:
 
 _found: dict[pygit2.Oid, tuple[tuple[str, str], ...]] = {}
 """Tree -> (path, blob) of its DVC files: revisions share most folders."""
+_listed: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""DVC files, and every .dvcignore with its blob -> those that aren't ignored: most revisions have the same."""
 
 
 def _dvc_files(tree: pygit2.Tree) -> tuple[tuple[str, str], ...]:
@@ -308,11 +351,3 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[tuple[str, str], ...]:
                 found.append((entry.name, str(entry.id)))
         known = _found[tree.id] = tuple(found)
     return known
-
-
-def _blobs(tree: pygit2.Tree, prefix: str) -> Iterator[tuple[str, str]]:
-    for entry in tree:
-        if isinstance(entry, pygit2.Tree):
-            yield from _blobs(entry, f"{prefix}{entry.name}/")
-        elif isinstance(entry, pygit2.Blob):
-            yield f"{prefix}{entry.name}", str(entry.id)

@@ -73,6 +73,13 @@ def find_file(asked: str, graph: Graph, contents: Contents) -> tuple[File, str] 
     return None
 
 
+def made_at(path: str, graph: Graph, contents: Contents) -> File | None:
+    """What runs made at a path: an output, or a file of one that is a folder; None where none did."""
+    if path in graph.made:
+        return graph.made[path][1]
+    return _inside(File(path), graph, contents) if graph.producers(path) else None
+
+
 def _inside(file: File, graph: Graph, contents: Contents) -> File | None:
     """A file of a folder that a run made, by the folder's list; None where the list doesn't have it."""
     for _, folder in graph.producers(file.path):
@@ -89,9 +96,13 @@ def _listed(path: str, name: str, algorithm: str, listing: dict[str, str]) -> Fi
 
 
 def _readings(asked: str, graph: Graph) -> Iterator[tuple[str, str]]:
+    return ((_path(path, graph), key) for path, key in readings(asked))
+
+
+def readings(asked: str) -> Iterator[tuple[str, str]]:
     """Path and key, the longest path first: paths may hold colons."""
     for end in (len(asked), *(i for i in range(len(asked) - 1, 0, -1) if asked[i] == ":")):
-        yield _path(asked[:end].rstrip("/").removeprefix("./"), graph), asked[end + 1 :]
+        yield asked[:end].rstrip("/").removeprefix("./"), asked[end + 1 :]
 
 
 def _by_hash(asked: str, graph: Graph) -> Target | None:

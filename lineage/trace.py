@@ -161,10 +161,9 @@ def _doubts(closure: Mapping[str, Origin], origins: Origins) -> Iterator[Gap]:
 
 
 def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:
-    try:
-        return frozen_stages(state), []
-    except Unreadable as error:
-        return frozenset(), [Gap(where="dvc.yaml", what=f"{error}: it is unknown which stages are frozen")]
+    said = frozen_stages(state)
+    what = "it is unknown which stages are frozen"
+    return said.frozen(), [Gap(where=path, what=f"{why}: {what}") for path, why in said.unread.items()]
 
 
 def step(origin: Origin, origins: Origins, recorded: "Recording", owners: Owners, frozen: bool) -> Step:

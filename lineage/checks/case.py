@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lineage.contents import Contents, parsed, read_value
-from lineage.declared import Declared, declared_stages, frozen_stages
+from lineage.contents import Contents, parsed, read_value, whole_hash
+from lineage.declared import Declarations, declared_stages, frozen_stages
 from lineage.errors import Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, folder_hash
@@ -45,37 +45,29 @@ class Case:
         return tuple(self.graph.runs[name] for name in self.names)
 
     @cached_property
-    def declared(self) -> dict[str, Declared] | Unreadable:
-        """What dvc.yaml says now, or why it can't be read."""
-        try:
-            return declared_stages(self.state)
-        except Unreadable as error:
-            return error
+    def declared(self) -> Declarations:
+        """What the dvc.yaml files say now."""
+        return declared_stages(self.state)
 
     def declares(self, name: str) -> bool:
         """Whether dvc.yaml has a stage that dvc.lock has no record of."""
-        return isinstance(self.declared, dict) and name in self.declared and name not in self.graph.runs
+        return name in self.declared.stages and name not in self.graph.runs
 
     def command(self, name: str) -> tuple[str, ...]:
         """What dvc.yaml says that a stage runs; nothing where it can't be read or has no such stage."""
-        stages = self.declared
-        return stages[name].command if isinstance(stages, dict) and name in stages else ()
+        stage = self.declared.stages.get(name)
+        return stage.command if stage is not None else ()
 
     @cached_property
     def frozen(self) -> frozenset[str]:
         """The runs whose outputs are kept, whatever became of their code, parameters and inputs."""
-        try:
-            return frozen_stages(self.state)
-        except Unreadable:  # which `declared` tells
-            return frozenset()
+        return frozen_stages(self.state).frozen()
 
     @cached_property
     def left_over(self) -> frozenset[str]:
         """The runs whose stage dvc.yaml no longer has, such as those of a seed that was removed; DVC keeps them."""
-        if isinstance(self.declared, Unreadable):
-            return frozenset()
-        stages = (run.name for run in self.runs if run.kind is Kind.STAGE)
-        return frozenset(name for name in stages if name not in self.declared)
+        stages = (run for run in self.runs if run.kind is Kind.STAGE and self.declared.knows(run.file))
+        return frozenset(run.name for run in stages if run.name not in self.declared.stages)
 
     @cached_property
     def live(self) -> dict[str, Run]:
@@ -121,8 +113,11 @@ class Case:
 
     def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
         """A file's bytes, if they are the ones that were recorded."""
-        data = self.state.read(path)
-        return data if data is not None and bytes_hash(data) == digest else None
+        return next((data for data in self.state.forms(path) if bytes_hash(data) == digest), None)
+
+    def committed_hash(self, file: File) -> str | None:
+        """The hash of what the commit has at a path: the recorded one if git may lay it out so."""
+        return whole_hash(self.contents.committed(file))
 
     def expected_folder(self, file: File) -> str | None:
         """The hash that a folder has if it holds what runs make there and what git keeps; None where a list is missing.

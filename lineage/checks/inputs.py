@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from lineage.checkout import is_pointer
 from lineage.checks.case import Case
-from lineage.contents import whole_hash
 from lineage.hashing import file_hash, folder_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Workspace
@@ -37,12 +37,16 @@ def _check(case: Case, run: Run, file: File) -> Iterator[Finding]:
 
 
 def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
-    found = whole_hash(case.contents.committed(file))
-    if found is None:
+    found = case.committed_hash(file)
+    if found == file.hash:
+        return
+    if (why := case.state.absent(file.path)) is not None:
+        yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=why)
+    elif found is None:
         yield _unpinned(run, file, "neither in git nor made by a stage")
-    elif found != file.hash and file.is_folder:
+    elif file.is_folder:
         yield _unpinned(run, file, "the stage read other files in it than this commit has")
-    elif found != file.hash:
+    else:
         what = f"the commit has {found}, the stage ran with {file.hash}"
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what=what)
 
@@ -51,6 +55,10 @@ def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterato
     files = state.files_under(file.path)
     if not files:
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what="it is gone; the stage read it")
+        return
+    if any(is_pointer(place) for place in files.values()):
+        what = "kept by Git LFS, and its file is not here (git lfs pull)"
+        yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=what)
         return
     here = {path: file_hash(place, file.algorithm) for path, place in files.items()}
     found = folder_hash(here.items()) if file.is_folder else here.get("", "a folder")
@@ -63,10 +71,13 @@ def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterato
 
 
 def _against_commit(case: Case, run: Run, path: str, digest: str, algorithm: str) -> Iterator[Finding]:
-    blob = case.state.blob(path)
-    if blob is not None and case.contents.blob_hash(blob, algorithm) == digest:
+    committed = case.committed_hash(File(path, digest, algorithm))
+    if committed == digest:
         return
-    if blob is not None:
+    if (why := case.state.absent(path)) is not None:
+        yield Finding(fault=Fault.UNCHECKED, run=run.name, path=path, what=why)
+        return
+    if committed is not None:
         what = "what lies here isn't what the commit has"
     elif case.state.repository.git.path_is_ignored(path):
         yield Finding(

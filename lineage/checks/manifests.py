@@ -103,5 +103,4 @@ def _makes(case: Case, path: str, digest: str) -> bool:
         if path.startswith(output.path + "/"):
             listing = case.contents.listing(output)
             return listing is None or listing.get(path[len(output.path) + 1 :]) == digest
-    blob = case.state.blob(path)
-    return blob is None or case.contents.blob_hash(blob) == digest
+    return case.committed_hash(File(path, digest)) in (None, digest)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lineage.checkout import Form
 from lineage.checks.case import Case
 from lineage.model import Fault, Finding
 from lineage.values import differing, shown, value_at
@@ -29,7 +30,7 @@ def check_committed(case: Case) -> Iterator[Finding]:
     files = {run.file for run in case.runs} | {f for run in case.runs for f in run.parameters}
     files |= {file for file in case.state.dvc_files() if file.endswith("dvc.yaml")}
     for file in sorted(files):
-        here, committed = case.state.read(file), case.state.committed(file)
-        if here is not None and here != committed:
-            what = "what lies here isn't what the commit has" if committed is not None else "no commit has it"
+        here, committed = case.state.read(file), [case.state.committed(file, form) for form in Form]
+        if here is not None and here not in committed:
+            what = "what lies here isn't what the commit has" if any(committed) else "no commit has it"
             yield Finding(fault=Fault.UNCOMMITTED, run=None, path=file, what=what)

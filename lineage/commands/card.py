@@ -1,7 +1,7 @@
 """`card`: a model card from the record."""
 
 from lineage.card import card
-from lineage.commands.common import Output, Revision, Target, end, here, write
+from lineage.commands.common import Output, Revision, Target, end, here, working, write
 
 
 def card_command(target: Target, rev: Revision = None, output: Output = None) -> None:
@@ -9,6 +9,7 @@ def card_command(target: Target, rev: Revision = None, output: Output = None) ->
 
     Exit code 3: not all could be read.
     """
-    made = card(here(), target, rev)
+    with working():
+        made = card(here(), target, rev)
     write(made.text.encode(), output)
     end(partial=not made.complete)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lineage.cited import cited
-from lineage.commands.common import Revision, end, err, here
+from lineage.commands.common import Revision, end, err, here, working
 from lineage.commands.trace import write
 from lineage.render.page import page
 
@@ -20,7 +20,8 @@ def cited_command(
 
     Exit code 3: not all could be read.
     """
-    found = cited(here(), report, rev)
+    with working():
+        found = cited(here(), report, rev)
     write(html, page(found))
     err.print(f"wrote {html}", markup=False)
     end(partial=any(trace.gaps for trace in found))

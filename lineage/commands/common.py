@@ -1,17 +1,19 @@
 """What the commands share: arguments, exit codes, progress, how a finding is printed."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from threading import Timer
 from typing import Annotated, Any
 
 import rich.console
 import typer
-from rich import markup
-from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich import filesize, markup
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
+from rich.table import Table
 
 from lineage.errors import AuditError
 from lineage.hashing import Progress as Told
@@ -28,7 +30,11 @@ class Console(rich.console.Console):
             yield Segment(text if control else visible(text), style, control)
 
 
-out = Console(highlight=False, emoji=False, soft_wrap=True)
+UNFOLDED = 10_000
+"""Columns where no terminal folds lines."""
+DELAY = 2.0
+"""Seconds before progress is shown."""
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNFOLDED)
 """Answers."""
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 """Progress and errors."""
@@ -79,12 +85,51 @@ def end(wrong: bool = False, partial: bool = False) -> None:
 
 
 @contextmanager
+def working() -> Iterator[Callable[[str], object]]:
+    """Shows from two seconds on what goes on, and how long it has; nothing where no person watches.
+
+    It gives the function that says what.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    task = progress.add_task("reading", total=None)
+    later = Timer(DELAY, progress.start)
+    later.start()
+    try:
+        yield lambda words: progress.update(task, description=words)
+    finally:
+        later.cancel()
+        later.join()
+        progress.stop()
+
+
+@contextmanager
 def hashing() -> Iterator[Told]:
-    """Shows how many bytes were hashed while it goes on; nothing where no person watches."""
-    columns = (TextColumn("hashing"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda amount: progress.advance(task, amount)
+    """Shows how many bytes were hashed."""
+    hashed = 0
+
+    def told(amount: int) -> None:
+        nonlocal hashed
+        hashed += amount
+        say(f"hashed {filesize.decimal(hashed)}")
+
+    with working() as say:
+        yield told
+
+
+@contextmanager
+def counting(noun: str) -> Iterator[Callable[[int, int], object]]:
+    """Shows how many of something were read, and of how many."""
+    with working() as say:
+        yield lambda done, total: say(f"{done:,} of {total:,} {noun}")
+
+
+def show(table: Table) -> None:
+    """Print a table without spaces at the ends of its lines."""
+    with out.capture() as made:
+        out.print(table)
+    for line in made.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def write(data: bytes, output: Path | None) -> None:

@@ -8,13 +8,18 @@ import typer
 from rich.table import Table
 
 from lineage.changes import Change, Effect, Entry
-from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
+from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out, show
 from lineage.comparison import Result
 from lineage.diff import Difference, Side, diff
+from lineage.model import Fault
+from lineage.render.grouped import SHOWN, Said, grouped, listed
+from lineage.render.words import value as whole
 from lineage.values import shown
 
-SHOWN = 12
-"""Numbers of a metrics file that are printed."""
+MOST = 60
+"""Differences under one heading that are printed."""
+VALUES = (Change.PARAMETER, Change.SEED, Change.SOURCE)
+"""What differs in values, of any type."""
 
 
 def diff_command(
@@ -54,15 +59,17 @@ def _print(found: Difference, hashed: bool) -> None:
         out.print("nothing that could be read differs" if found.gaps else "[green]nothing differs")
     for title, entries in _groups(found.entries):
         out.print(f"\n[bold]{title}")
-        out.print(_entries(entries))
+        show(_entries(entries))
     if found.carried:
-        out.print(f"\n[bold]Differ only because of these[/]: {escape(', '.join(found.carried))}")
-    for result in found.results:
+        out.print(f"\n[bold]Differ only because of these[/]: {escape(listed(found.carried, SHOWN))}")
+    for result in found.results[:SHOWN]:
         out.print(_result(result))
-    for finding in found.common:
-        out.print(f"[red]on both sides: {escape(f'{finding.fault}: {finding.path}: {finding.what}')}")
-    for gap in found.gaps:
-        out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")
+    if len(found.results) > SHOWN:
+        out.print(f"\n{len(found.results) - SHOWN:,} more outputs differ (--json has them)")
+    for line in grouped(Said(f"on both sides: {f.fault}", f.path, f.what, f.run) for f in found.common):
+        out.print(f"[red]{escape(line)}")
+    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in found.gaps):
+        out.print(f"[yellow]{escape(line)}")
     if not hashed:
         out.print("[dim]outputs were not hashed: dvc.lock was believed")
 
@@ -100,17 +107,21 @@ def _entries(entries: list[Entry]) -> Table:
     rows: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
         effect = ": ".join(word for word in (entry.effect, entry.detail) if word)
-        cells = (entry.kind.value, entry.what, _short(entry.before), _short(entry.after), effect)
+        values = (_short(value, entry.kind) for value in (entry.before, entry.after))
+        cells = (entry.kind.value, entry.what, *values, effect)
         rows.setdefault(cells, []).append(entry.run or "(no run)")
-    for row, runs in rows.items():
-        table.add_row(escape(", ".join(runs)), *(escape(cell) for cell in row))
+    for row, runs in [*rows.items()][:MOST]:
+        table.add_row(escape(listed(runs)), *(escape(cell) for cell in row))
+    if len(rows) > MOST:
+        table.add_row("", "", f"and {len(rows) - MOST:,} more (--json has them)")
     return table
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, kind: Change | Fault) -> str:
+    """A value as JSON writes it where `3` and `"3"` are two; hashes, versions and commands as they are."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else shown(value)
+    return whole(value) if kind in VALUES or not isinstance(value, str) else value
 
 
 def _result(result: Result) -> str:

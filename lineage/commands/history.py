@@ -6,8 +6,9 @@ import typer
 from rich.table import Table
 
 from lineage.changes import Entry
-from lineage.commands.common import AsJson, answer, end, escape, here, out
+from lineage.commands.common import AsJson, answer, counting, end, escape, here, out, show
 from lineage.history import History, history
+from lineage.render.grouped import Said, grouped, listed
 from lineage.values import shown
 
 EXPLAINED = 3
@@ -22,7 +23,8 @@ def history_command(
 
     Exit code 3: not all could be read.
     """
-    found = history(here(), metric)
+    with counting("revisions") as progress:
+        found = history(here(), metric, progress)
     if as_json:
         answer(found.model_dump_json(indent=2))
     else:
@@ -38,9 +40,12 @@ def _print(found: History) -> None:
         because = "\n".join(map(escape, explained(list(row.entries))))
         cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "")
         table.add_row(*map(escape, cells), because)
-    out.print(table)
-    for gap in found.gaps:
-        out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")
+    if found.rows:
+        show(table)
+    else:
+        out.print(f"no revision that could be read has {escape(found.metric)}")
+    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in found.gaps):
+        out.print(f"[yellow]{escape(line)}")
 
 
 def explained(entries: list[Entry]) -> list[str]:
@@ -51,5 +56,5 @@ def explained(entries: list[Entry]) -> list[str]:
             "" if entry.before is None and entry.after is None else f" {shown(entry.before)} -> {shown(entry.after)}"
         )
         lines.setdefault(f"{entry.kind.value} {entry.what}{values}", []).append(entry.run or "(no run)")
-    texts = [f"{', '.join(runs)}: {what}" for what, runs in lines.items()]
+    texts = [f"{listed(runs)}: {what}" for what, runs in lines.items()]
     return [*texts[:EXPLAINED], f"and {len(texts) - EXPLAINED} more"] if len(texts) > EXPLAINED else texts

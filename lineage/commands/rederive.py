@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from lineage.agreement import Again, Agreement
-from lineage.commands.common import AsJson, Revision, Target, answer, end, err, escape, here, out
+from lineage.commands.common import AsJson, Revision, Target, answer, end, err, escape, here, out, show
 from lineage.errors import AuditError
 from lineage.model import Run
 from lineage.rederive import Answer, Rederived, rederive
@@ -124,7 +124,7 @@ def _print(found: Rederived, keep: Path | None) -> None:
         out.print(f"the stage that failed: {escape(found.failed or '(DVC itself)')}\n[dim]{_lines(found.said)}")
     differing = [again for again in found.outputs if again.agreement is not Agreement.IDENTICAL]
     if differing:
-        out.print(_table(differing))
+        show(_table(differing))
     if found.entered is not None:
         out.print(f"first: [bold]{escape(found.entered)}[/], {escape(_why(found))}")
     for note in found.notes:

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from lineage.commands.common import AsJson, Console, Revision, Target, answer, end, err, here, out
+from lineage.commands.common import AsJson, Revision, Target, answer, end, err, here, out, working
 from lineage.errors import AuditError
 from lineage.render.mermaid import mermaid
 from lineage.render.page import page
 from lineage.render.tree import tree
 from lineage.trace import trace
-
-UNWRAPPED = 10_000
-"""Columns where no terminal folds lines."""
 
 
 def trace_command(
@@ -35,7 +32,8 @@ def trace_command(
     """
     if as_json + as_mermaid + (html is not None) > 1:
         raise AuditError("these exclude each other", where="--json, --mermaid, --html", todo="Give one of them")
-    found = trace(here(), target, rev)
+    with working():
+        found = trace(here(), target, rev)
     if as_json:
         answer(found.model_dump_json(indent=2))
     elif as_mermaid:
@@ -44,8 +42,7 @@ def trace_command(
         write(html, page([found]))
         err.print(f"wrote {html}", markup=False)
     else:
-        console = out if out.is_terminal else Console(highlight=False, emoji=False, width=UNWRAPPED)
-        console.print(tree(found, full), soft_wrap=False)
+        out.print(tree(found, full), soft_wrap=False)
     end(partial=bool(found.gaps))
 
 

@@ -7,6 +7,7 @@ import typer
 
 from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
 from lineage.model import Finding
+from lineage.render.grouped import Said, grouped
 from lineage.verify import Verification, verify
 
 
@@ -29,7 +30,7 @@ def verify_command(
 ) -> None:
     """Hash every file anew, and hold lock, commit, parameters, manifests and reports against each other.
 
-    Exit code 1: something is wrong. 3: nothing is, but not all could be checked.
+    Exit code 1: something is wrong. 3: nothing is, but not all could be checked, or it isn't committed yet.
     """
     with hashing() as progress:
         found = verify(here(), revision, target, remote, progress)
@@ -48,10 +49,10 @@ def _print(found: Verification) -> None:
         out.print(f"[red]{name}: {len(wrong)} {'thing is' if len(wrong) == 1 else 'things are'} wrong")
         _list(wrong)
     if partial:
-        out.print("[yellow]Not all could be checked:")
+        out.print("[yellow]Can't be vouched for:")
         _list(partial)
     if not wrong:
-        out.print(f"{name}: {'[green]all that could be checked holds' if partial else '[green]holds'}")
+        out.print(f"{name}: {'[green]what could be checked holds' if partial else '[green]holds'}")
     if found.by_hash:
         outputs = "output is" if found.by_hash == 1 else "outputs are"
         size = f"{found.by_hash_bytes / 1e6:,.1f} MB"
@@ -61,6 +62,5 @@ def _print(found: Verification) -> None:
 
 
 def _list(findings: list[Finding]) -> None:
-    for finding in findings:
-        run = f" ({finding.run})" if finding.run else ""
-        out.print(f"{escape(f'{finding.fault.value}: {finding.path}{run}')}\n  {escape(finding.what)}")
+    for line in grouped(Said(f.fault.value, f.path, f.what, f.run) for f in findings):
+        out.print(escape(line))

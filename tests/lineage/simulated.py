@@ -238,7 +238,8 @@ class Project:
         if place.is_file():
             data = place.read_bytes()
             return {"path": path, "hash": "md5", "md5": hashlib.md5(data).hexdigest(), "size": len(data)}
-        files = {p.relative_to(place).as_posix(): p.read_bytes() for p in sorted(place.rglob("*")) if p.is_file()}
+        inside = {p.relative_to(place): p for p in sorted(place.rglob("*")) if p.is_file()}
+        files = {p.as_posix(): file.read_bytes() for p, file in inside.items() if ".git" not in p.parts}
         size = sum(map(len, files.values()))
         return {"path": path, "hash": "md5", "md5": _folder(files)[1], "size": size, "nfiles": len(files)}
 

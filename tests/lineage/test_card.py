@@ -125,8 +125,12 @@ def test_the_command_writes_the_card(plain: Path, text: str, tmp_path: Path, mon
 
 
 def test_numbers_are_finite_and_no_truth_values() -> None:
-    value: dict[str, Any] = {"a": {"b": 1, "c": True}, "d": [0.5, float("nan")], "e": "1", "f": None}
-    assert [*numbers_in(value)] == [("a.b", 1), ("d.0", 0.5)]
+    value: dict[str, Any] = {"a": {"b": 1, "c": True, "d": float("nan")}, "e": "1", "f": None, "g": 0.5}
+    assert [*numbers_in(value)] == [("a.b", 1), ("g", 0.5)]
+
+
+def test_points_of_a_curve_are_no_results() -> None:
+    assert [*numbers_in({"roc": [{"fpr": 0.1, "tpr": 0.5}], "auc": 0.9, "series": [1, 2]})] == [("auc", 0.9)]
 
 
 INSTANCES = {

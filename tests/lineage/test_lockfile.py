@@ -1,5 +1,7 @@
 """dvc.lock read stage by stage is dvc.lock read whole, whatever is in it; what can't be read is said."""
 
+from copy import deepcopy
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 from dvc.utils.serialize import dumps_yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from lineage.errors import Unreadable
 from lineage.lockfile import data_run, lock_run, lock_stages, stage_texts
@@ -47,6 +50,27 @@ def test_the_layout_of_dvc_is_read_in_pieces() -> None:
     stages = {name: {"cmd": "x", "outs": []} for name in ("a", "b@x-1")}
     text = dumps_yaml({"schema": "2.0", "stages": stages})
     assert [*(stage_texts(text.encode()) or {})] == ["a", "b@x-1"]
+
+
+def reformatted(data: object) -> str:
+    """A lock as formatters of YAML leave it: all indented by four, comments between stages."""
+    writer, text = YAML(), StringIO()
+    writer.indent(mapping=4, sequence=6, offset=4)
+    writer.dump(data, text)
+    return text.getvalue().replace("\n    b@x-1:", "\n    # The second.\n    b@x-1:")
+
+
+def test_a_lock_that_was_reformatted_is_read_in_pieces_too() -> None:
+    stages = {name: {**deepcopy(ENTRY), "params": {"params.yaml": {"rate": 1e-8}}} for name in ("a", "b@x-1")}
+    text = reformatted({"schema": "2.0", "stages": stages}).encode()
+    assert b"\n    # The second.\n    b@x-1:\n        cmd:" in text and b"\n            - path:" in text
+    assert [*(stage_texts(text) or {})] == ["a", "b@x-1"]
+    assert lock_stages(text) == stages
+
+
+@pytest.mark.parametrize("text", ["schema: '2.0'\nstages:\n", "schema: '2.0'\nstages:\n  # None.\n", "schema: '2.0'\n"])
+def test_a_lock_without_stages_has_none(text: str) -> None:
+    assert lock_stages(text.encode()) == {}
 
 
 def test_values_that_two_stages_share_by_an_anchor_are_read() -> None:
@@ -103,3 +127,9 @@ def test_dvc_files_are_runs_that_a_person_made() -> None:
 def test_a_hash_that_is_none_is_no_place_in_the_cache(digest: object) -> None:
     with pytest.raises(Unreadable, match="which is none"):
         lock_run("a", {"cmd": "x", "outs": [{"path": "a", "hash": "md5", "md5": digest}]}, "dvc.lock", "")
+
+
+@pytest.mark.parametrize("params", [3, {"params.yaml": 3}, {"params.yaml": {3: 4}}, {3: {"a": 1}}, ["a"]])
+def test_parameters_that_are_no_values_by_name_are_not_as_dvc_writes_them(params: object) -> None:
+    with pytest.raises(Unreadable, match="not as DVC writes it"):
+        lock_run("a", {"cmd": "x", "params": params}, "dvc.lock", "")
