@@ -29,7 +29,6 @@ from lineage.signing import generate_key
 from lineage.trace import trace
 from lineage.verify import verify
 from tests.lineage import projects
-from tests.lineage import simulated as simulation
 from tests.lineage.simulated import ME, METRICS, Project, Stage
 from tests.pipeline.clones import run
 
@@ -106,15 +105,14 @@ def test_one_bad_commit_is_a_gap_of_history_and_not_its_end(project: Project, to
 
 
 @pytest.fixture
-def with_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def with_folder(project: Project) -> Project:
     """A project whose last stage makes a folder with a metric in it, as DVCLive's do."""
 
     def run(made: Project) -> dict[str, Any]:
         curve = json.dumps({"roc": [{"fpr": n / 9} for n in range(9)]}).encode()
         return {"eval": {"metrics.json": made.text(METRICS).encode(), "plots/roc.json": curve}}
 
-    monkeypatch.setitem(simulation.OUTPUTS, "eval", "eval")
-    project.stages["eval"] = Stage("eval", (), (METRICS,), (), run, cached=False)
+    project.stages["eval"] = Stage("eval", (), (METRICS,), (), "eval", run)
     project.run()
     return project
 
@@ -125,7 +123,7 @@ def test_a_metric_in_a_folder_has_a_history(with_folder: Project, kept: str) -> 
         with_folder.write(".gitignore", (with_folder.text(".gitignore") + "/eval\n").encode())
     with_folder.commit("with a folder")
     scores = [json.loads(with_folder.text(METRICS))["score"], rerun(with_folder, "again", 3)]
-    if kept == "nowhere":
+    if kept != "by the cache":
         shutil.rmtree(with_folder.root / ".dvc/cache")
     found = history(Repository(with_folder.root), "eval/metrics.json:score")
     expected = [(scores[0], None, []), (scores[1], "with a folder", ["params.yaml: train.rate"])]

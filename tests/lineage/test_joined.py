@@ -103,7 +103,7 @@ def lock_hash(project: Project, stage: str) -> str:
 
 
 def test_prov_claims_no_use_that_was_not(partial: Partial) -> None:
-    document = json.loads(export(Repository(partial.root), METRICS, Format.PROV, "HEAD"))
+    document = json.loads(export(Repository(partial.root), METRICS, Format.PROV, "HEAD").data)
     first = {dep["path"]: dep["md5"] for dep in partial.lock()["evaluate"]["deps"]}
     used = {u["prov:entity"] for u in document["used"].values() if u["prov:activity"] == "run:evaluate"}
     hashes = {document["entity"][name]["dvc:path"]: document["entity"][name]["dvc:md5"] for name in used}
@@ -115,7 +115,7 @@ def test_prov_claims_no_use_that_was_not(partial: Partial) -> None:
 
 
 def test_openlineage_has_the_job_and_the_run_that_it_really_was(partial: Partial) -> None:
-    lines = export(Repository(partial.root), METRICS, Format.OPENLINEAGE, "HEAD").decode().splitlines()
+    lines = export(Repository(partial.root), METRICS, Format.OPENLINEAGE, "HEAD").data.decode().splitlines()
     runs = [e for e in map(json.loads, lines) if e["job"]["name"] == "train@a-1"]
     assert len(runs) == 2
     parameters = {p["key"]: p["value"] for p in runs[0]["run"]["facets"]["lineage_parameters"]["parameters"]}
@@ -128,7 +128,7 @@ def test_numbers_of_another_model_are_not_on_the_card(partial: Partial) -> None:
     repository = Repository(partial.root)
     assert [m.path for m in measured(repository, trace(repository, "models/a.txt", "HEAD"))] == []
     assert [m.path for m in measured(repository, trace(repository, "models/a.txt", partial.first))] == [METRICS]
-    assert "train.rate" not in card(repository, METRICS, "HEAD").partition(f"train@a-1 ({partial.first[:10]})")[0]
+    assert "train.rate" not in card(repository, METRICS, "HEAD").text.partition(f"train@a-1 ({partial.first[:10]})")[0]
 
 
 def test_a_hash_that_was_read_is_traced_to_its_maker(partial: Partial) -> None:

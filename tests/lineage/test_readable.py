@@ -17,7 +17,6 @@ from lineage.cli import app
 from lineage.commands import common
 from lineage.render.grouped import Said, grouped
 from lineage.repository import Repository
-from tests.lineage import simulated as simulation
 from tests.lineage.simulated import METRICS, Project, Stage
 
 HASHES = [f"{number:032x}" for number in range(40)]
@@ -81,16 +80,15 @@ def test_a_number_and_its_text_look_different(project: Project, monkeypatch: pyt
     assert [line.split()[-5:-3] for line in answer.splitlines() if "train.rate" in line] == [["2", '"2"']]
 
 
-def test_a_card_lists_final_metrics_and_no_curve(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_lists_final_metrics_and_no_curve(project: Project) -> None:
     def run(made: Project) -> dict[str, Any]:
         curve = json.dumps({"roc": [{"fpr": n / 9, "tpr": 1} for n in range(9)]}).encode()
         return {"eval": {"metrics.json": made.text(METRICS).encode(), "plots/roc.json": curve}}
 
-    monkeypatch.setitem(simulation.OUTPUTS, "eval", "eval")
-    project.stages["eval"] = Stage("eval", (), (METRICS,), (), run, cached=False)
+    project.stages["eval"] = Stage("eval", (), (METRICS,), (), "eval", run, cached=False)
     project.run()
     project.commit("with a folder")
-    text = card(Repository(project.root), "evaluate", "HEAD")
+    text = card(Repository(project.root), "evaluate", "HEAD").text
     assert "eval/metrics.json:score" in text and f"{METRICS}:score" in text and "fpr" not in text
 
 
