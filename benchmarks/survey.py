@@ -26,6 +26,8 @@ from lineage.states import Committed
 
 PATIENCE = 600
 """Seconds that a command may take."""
+OURS = ("Traceback (most recent call last)", "by a mistake in lineage")
+"""What is said where nobody has thought of something."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Answer:
     @property
     def is_ours(self) -> bool:
         """Whether it failed by a mistake of ours."""
-        return self.code not in (0, 1, 2, 3) or "Traceback (most recent call last)" in self.said
+        return self.code not in (0, 1, 2, 3) or any(words in self.said for words in OURS)
 
     def __str__(self) -> str:
         if self.code is None:
@@ -105,6 +107,8 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
         "verify HEAD": ["verify", "HEAD"],
         "verify the first": ["verify", first or "HEAD"],
         "history": ["history", metric or ""],
+        "used": ["used", target],
+        "find": ["find", "dvc.lock" if (root / "dvc.lock").is_file() else target],
         **{f"export {f}": ["export", target, *rev, "--format", f] for f in ("openlineage", "prov", "cyclonedx")},
         "card": ["card", target, *rev],
         "cited": ["cited", page or "", *rev, "--html", str(scratch / "cited.html")],
@@ -112,9 +116,10 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
         "keygen": ["keygen", key],
         "attest": ["attest", target, *rev, "--key", key, "--output", str(signed)],
         "check": ["check", str(signed), *rev, "--key", f"{key}.pub"],
+        "check a file": ["check", "dvc.yaml", "--statement", str(signed), "--key", f"{key}.pub"],
     }
     for command, words in questions.items():
-        if all(words) and (command != "check" or signed.is_file()):
+        if all(words) and (not command.startswith("check") or signed.is_file()):
             yield command, ask(root, words)
 
 
