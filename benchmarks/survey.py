@@ -91,7 +91,8 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
     Args:
         scratch: a folder for what the commands write.
     """
-    target, metric, page = targets(Repository(root))
+    output, metric, page = targets(Repository(root))
+    target, is_here = output.path, (root / output.path).exists()
     log = ["git", "rev-list", "--reverse", "HEAD", "--", "*dvc.lock", "*.dvc"]
     first = subprocess.run(log, cwd=root, capture_output=True, text=True, check=True).stdout.partition("\n")[0]
     key, signed = str(scratch / "key"), scratch / "signed.json"
@@ -108,7 +109,7 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
         "verify the first": ["verify", first or "HEAD"],
         "history": ["history", metric or ""],
         "used": ["used", target],
-        "find": ["find", "dvc.lock" if (root / "dvc.lock").is_file() else target],
+        "find": ["find", target if is_here else output.hash or ""],
         **{f"export {f}": ["export", target, *rev, "--format", f] for f in ("openlineage", "prov", "cyclonedx")},
         "card": ["card", target, *rev],
         "cited": ["cited", page or "", *rev, "--html", str(scratch / "cited.html")],
@@ -116,14 +117,14 @@ def survey(root: Path, scratch: Path) -> Iterator[tuple[str, Answer]]:
         "keygen": ["keygen", key],
         "attest": ["attest", target, *rev, "--key", key, "--output", str(signed)],
         "check": ["check", str(signed), *rev, "--key", f"{key}.pub"],
-        "check a file": ["check", "dvc.yaml", "--statement", str(signed), "--key", f"{key}.pub"],
+        "check a file": ["check", target if is_here else "", "--statement", str(signed), "--key", f"{key}.pub"],
     }
     for command, words in questions.items():
         if all(words) and (not command.startswith("check") or signed.is_file()):
             yield command, ask(root, words)
 
 
-def targets(repository: Repository) -> tuple[str, str | None, str | None]:
+def targets(repository: Repository) -> tuple[File, str | None, str | None]:
     """The last output of a project's newest commit, a number that git keeps, and an HTML file; None for none."""
     state = Committed(repository, "HEAD", repository.head() or "")
     graph = Graph(state)
@@ -134,7 +135,7 @@ def targets(repository: Repository) -> tuple[str, str | None, str | None]:
     data = (f for f in files if state.keeps(f.path) and f.path.endswith((".json", ".yaml", ".yml")))
     numbers = (f"{file.path}:{key}" for file in data for key, _ in numbers_in(contents.value(file)))
     pages = (file.path for file in files if file.path.endswith(".html"))
-    return outputs[-1].path, next(numbers, None), next(pages, None)
+    return outputs[-1], next(numbers, None), next(pages, None)
 
 
 def ask(root: Path, words: Sequence[str]) -> Answer:

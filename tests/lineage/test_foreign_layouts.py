@@ -339,7 +339,8 @@ def test_a_survey_asks_every_question_and_says_which_failed(project: Project, tm
     answers = dict(survey(project.root, tmp_path))
     assert not any(answer.is_ours for answer in answers.values())
     assert {command for command, answer in answers.items() if answer.code != 0} == set()
-    assert {"trace", "diff", "verify", "history", "export prov", "card", "keep", "attest", "check"} <= answers.keys()
+    assert {"trace", "diff", "verify", "history", "export prov", "card", "keep", "attest"} <= answers.keys()
+    assert {"used", "find", "check", "check a file"} <= answers.keys()
     assert ask(project.root, ["trace", "nothing"]).code == 2
     assert Answer(["trace"], 1, 0.0, 0, "Traceback (most recent call last):").is_ours
     assert Answer(["trace"], -11, 0.0, 0, "").is_ours and Answer(["trace"], None, 0.0, 0, "").is_ours
