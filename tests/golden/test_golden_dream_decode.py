@@ -1,5 +1,6 @@
 """Parity of Dream's decoder with reference decodes and mixtures, step by step; files as in test_golden.py."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ KINDS = {"mixinputs_with_topk": FeedbackKind.TOP_K, "mixinputs_with_temp": Feedb
 
 RUNS = {"decode_run": ".history", "batch_run": ".padded_batch.sequence"}
 """Fixture -> the tensor of each run that it is for."""
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Sums are rounded otherwise with another number of threads, which turns the next token where two are a tie."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def decode_files(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from pipelines.serve import HOST, SETTINGS, serving
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"cpu": 2, "memory": 8, "gpu": 2}
-WORKERS = 5
+WORKERS = 3
 """For stages without a GPU: as many as LIMITS lets work, and one for each that tests kill."""
 
 

@@ -26,7 +26,7 @@ from tests.pipelines.conftest import LIMITS, checkout, free_port
 from tests.pipelines.projects import LIMIT, Flow, Project, above, until
 from tests.stages import tiny_stage
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 def timed(name: str, seconds: float, deps: list[str]) -> dict[str, Any]:
@@ -76,7 +76,6 @@ def test_the_lock_is_that_of_dvc_repro_and_a_second_flow_runs_nothing(tmp_path: 
     assert len(flow.runs()) == 3
 
 
-@pytest.mark.slow
 def test_what_is_above_made_the_same_bytes_so_nothing_below_runs(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", DIAMOND)
     project.run("dvc", "repro")
@@ -86,7 +85,6 @@ def test_what_is_above_made_the_same_bytes_so_nothing_below_runs(tmp_path: Path)
     project.run("dvc", "status", "--quiet")
 
 
-@pytest.mark.slow
 def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> None:
     both = {name: timed(name, 1.5, []) for name in ("first", "second")}
     project = Project.of(tmp_path / "project", both, default={"cpu": 1, "gpu": 1, "memory": 1})
@@ -100,7 +98,6 @@ def test_with_a_limit_of_one_gpu_two_stages_do_not_overlap(tmp_path: Path) -> No
     assert not overlap(project, "first", "second")
 
 
-@pytest.mark.slow
 def test_two_stages_at_the_same_time_see_one_gpu_each(tmp_path: Path) -> None:
     def stage(name: str, other: str) -> dict[str, Any]:
         wait = f"touch {name}.begun && until [ -e {other}.begun ]; do sleep 0.05; done"
@@ -112,7 +109,6 @@ def test_two_stages_at_the_same_time_see_one_gpu_each(tmp_path: Path) -> None:
     assert {(project.root / f"{name}.txt").read_text() for name in both} == {"0\n", "1\n"}
 
 
-@pytest.mark.slow
 def test_a_stage_whose_worker_is_killed_runs_elsewhere_and_nothing_is_left_of_it(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
@@ -137,7 +133,6 @@ def test_a_stage_is_brought_up_to_date_by_the_code_of_its_workspace(tmp_path: Pa
     assert project.said("own") == ["one gate", "two gate"]
 
 
-@pytest.mark.slow
 def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> None:
     below = {**timed("below", 0, ["gate.txt", "code"]), "params": ["n", "orchestration"]}
     project = Project.of(tmp_path / "project", {"gate": GATE, "below": below})
@@ -159,7 +154,6 @@ def test_an_edit_while_a_flow_runs_waits_for_the_next_run(tmp_path: Path) -> Non
     project.run("dvc", "status", "--quiet")
 
 
-@pytest.mark.slow
 def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> None:
     outs = ["out/values.json", "out/manifest.json"]
     stages = {
@@ -185,7 +179,6 @@ def test_what_is_edited_while_its_stage_runs_is_not_recorded(tmp_path: Path) -> 
     project.run("dvc", "status", "--quiet")
 
 
-@pytest.mark.slow
 def test_an_edit_in_a_command_s_last_moment_is_not_recorded(tmp_path: Path) -> None:
     edit = {"cmd": "cp n.txt out.txt; echo 2 > n.txt", "deps": ["n.txt"], "outs": ["out.txt"]}
     project = Project.of(tmp_path / "project", {"edit": edit})
@@ -195,7 +188,6 @@ def test_an_edit_in_a_command_s_last_moment_is_not_recorded(tmp_path: Path) -> N
     assert not (project.root / "dvc.lock").exists() and not (project.root / ".dvc/cache/runs").exists()
 
 
-@pytest.mark.slow
 def test_an_edit_while_its_stage_waits_for_a_worker_waits_too(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     workspace = Workspace(project.root)
@@ -222,7 +214,6 @@ def test_a_cancelled_flow_stops_its_stages_and_dvc_repro_goes_on(tmp_path: Path)
     assert (project.root / "below.txt").read_text() == "done\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("code", "tries"), [(2, 1), (75, 3)])
 def test_a_mistake_is_not_tried_again_and_what_may_pass_is(tmp_path: Path, code: int, tries: int) -> None:
     say = "echo 'error: texts.txt, line 3: not UTF-8' && echo 'texts.txt, line 5: not UTF-8'"
@@ -247,7 +238,6 @@ def test_a_mistake_is_not_tried_again_and_what_may_pass_is(tmp_path: Path, code:
     assert "not run, for want of inputs: below" in str(state.message)
 
 
-@pytest.mark.slow
 def test_a_second_flow_in_the_workspace_is_refused(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
@@ -259,7 +249,6 @@ def test_a_second_flow_in_the_workspace_is_refused(tmp_path: Path) -> None:
     assert flow.end().is_completed()
 
 
-@pytest.mark.slow
 def test_a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_runs(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", DIAMOND, default={"cpu": 1, "gpu": 3, "memory": 1})
     flow = project.start()
@@ -276,7 +265,6 @@ def test_a_stage_that_asks_for_more_than_there_is_is_refused_before_anything_run
     assert project.runs() == []
 
 
-@pytest.mark.slow
 def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
@@ -298,7 +286,6 @@ def test_a_flow_that_was_killed_leaves_runs_that_the_next_one_cancels(tmp_path: 
     assert sorted(str(run.state_name) for run in project.runs()) == ["Cancelled", "Completed"]
 
 
-@pytest.mark.slow
 def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stage_and_no_cancellation(
     tmp_path: Path, code_for_all: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +320,6 @@ def test_a_server_that_is_away_for_longer_than_a_run_may_be_silent_loses_no_stag
     assert [line.split()[:2] for line in project.said("times")] == [["below", "begin"], ["below", "end"]]
 
 
-@pytest.mark.slow
 def test_a_stage_that_lives_though_its_run_was_given_up_is_waited_for(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", {"gate": GATE})
     flow = project.start()
@@ -350,7 +336,6 @@ def test_a_stage_that_lives_though_its_run_was_given_up_is_waited_for(tmp_path: 
     assert len(project.runs()) == 2
 
 
-@pytest.mark.slow
 def test_what_runs_when_serve_is_stopped_is_interrupted_and_the_next_flow_goes_on(
     tmp_path: Path, code_for_all: None
 ) -> None:

@@ -103,6 +103,7 @@ def commit(project: Project) -> None:
     project.run("git", "commit", "--quiet", "--message=project")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_the_first_model_is_the_champion_and_without_new_documents_nothing_is_trained(tmp_path: Path) -> None:
     project = Project.of(tmp_path / "project", STAGES)
