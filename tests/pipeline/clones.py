@@ -21,7 +21,7 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 600
+LIMIT = 1800
 """Seconds after which any single command counts as hung."""
 POLL = 0.002
 NOT_DETERMINISTIC = ("speed",)

@@ -28,7 +28,7 @@ from prefect.states import Cancelling
 from pipelines.children import tag
 from tests.pipeline.clones import environment
 
-LIMIT = 120.0
+LIMIT = 600.0
 """Seconds after which anything here counts as hung."""
 
 

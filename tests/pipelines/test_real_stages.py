@@ -84,7 +84,7 @@ def test_the_smoke_profile_in_another_fresh_clone_leaves_the_lock_of_dvc_repro(
 ) -> None:
     clone = Clone.of(origin, tmp_path / "clone")
     project = Project(clone.root)
-    assert project.start().end(limit=500).is_completed()
+    assert project.start().end(limit=1800).is_completed()
     assert without_times(project.lock()) == without_times((smoke.root / "dvc.lock").read_bytes())
     clone.run("dvc", "status", "--quiet")
     assert len(project.runs()) == len(clone.stages())

@@ -82,7 +82,7 @@ def start(project: Project) -> Flow:
 
 def end(flow: Flow) -> str:
     """What a retrain says at its end, which is a good one."""
-    state = flow.end(limit=300)
+    state = flow.end(limit=1200)
     assert state.is_completed(), state
     return str(state.message)
 
@@ -204,7 +204,7 @@ def by_schedule(project: Project) -> FlowRun:
         (run, *_) = until(begun, "the schedule")
         client.delete_deployment_schedule(deployment.id, made.id)
     assert run.auto_scheduled
-    Flow(project, run.id).end(limit=300)
+    Flow(project, run.id).end(limit=1200)
     with get_client(sync_client=True) as client:
         return client.read_flow_run(run.id)
 
