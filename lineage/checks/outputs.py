@@ -136,7 +136,7 @@ def _fault(case: Case, run: Run, path: str) -> Fault:
     """What it is when an output's path hasn't the bytes that its stage wrote; a metric is one by name or dvc.yaml."""
     if not case.state.keeps(path):
         return Fault.OUTPUT
-    declared = case.declared.get(run.name) if isinstance(case.declared, dict) else None
+    declared = case.declared.stages.get(run.name)
     metrics = declared.metrics if declared is not None else frozenset[str]()
     names = [path, *(f"{path}/{name}" for name in case.state.committed_under(path))]
     is_metric = any("metrics" in posixpath.basename(n) or metrics & {n, *_above(n)} for n in names)

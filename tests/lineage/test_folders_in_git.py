@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pygit2
 import pytest
+import yaml
 
 from lineage.attestation import attest, check
 from lineage.diff import diff
@@ -19,7 +20,7 @@ from lineage.repository import Repository
 from lineage.signing import generate_key
 from lineage.targets import find_target
 from lineage.verify import verify
-from tests.lineage.simulated import METRICS, PARTS, STAGES, Made, Project
+from tests.lineage.simulated import METRICS, PARTS, STAGES, Made, Project, Stage
 
 EVAL = "eval"
 SCORES, CURVE = f"{EVAL}/{METRICS}", f"{EVAL}/plots/curve.csv"
@@ -198,3 +199,23 @@ def test_it_is_attested_from_git(project: Project, changed: Project, tmp_path: P
     assert {each.path for each in check(Repository(changed.root), made, tmp_path / "key.pub", "HEAD").differing} == {
         SCORES
     }
+
+
+@pytest.mark.parametrize("section", ["outs", "metrics"])
+def test_what_dvc_yaml_calls_a_metric_is_one_whatever_its_name(simulated: Project, tmp_path: Path, section: str) -> None:
+    project = simulated.copied(tmp_path / "project")
+    project.manifests = False
+
+    def score(made: Project) -> Made:
+        return {"scores.json": made.text(METRICS).encode()}
+
+    project.stages["score"] = Stage("score", (), (METRICS,), (), "scores.json", score, cached=False)
+    project.run()
+    pipeline = yaml.safe_load(project.text("dvc.yaml"))
+    pipeline["stages"]["score"][section] = pipeline["stages"]["score"].pop("outs")
+    project.write("dvc.yaml", yaml.safe_dump(pipeline, sort_keys=False).encode())
+    project.write("scores.json", b'{"score": 1}')
+    project.commit("a score that no run wrote")
+    fault = Fault.METRIC if section == "metrics" else Fault.OUTPUT
+    for revision in (None, "HEAD"):
+        assert (fault, "score", "scores.json") in found(project, revision)
