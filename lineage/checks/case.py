@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lineage.contents import Contents, parsed, read_value, whole_hash
+from lineage.contents import Contents, read_value, whole_hash
 from lineage.declared import Declarations, declared_stages, frozen_stages
 from lineage.errors import Unreadable
 from lineage.graph import Graph
@@ -88,20 +88,25 @@ class Case:
 
     def parameters(self, file: str) -> Any:
         """What a parameter file says; None where it isn't there or can't be read."""
-        if file not in self._parameters:
-            self._parameters[file] = parsed(self.state.read(file), file)
-        return self._parameters[file]
+        said = self._said(file)
+        return None if isinstance(said, Unreadable) else said
 
     def unreadable(self, file: str) -> str | None:
         """Why nothing is known of what a parameter file says now; None where it is read, or gone."""
         if self.state.leads_out(file):
             return "it lies outside the repository, where nothing is read"
-        try:
-            if (data := self.state.read(file)) is not None:
-                read_value(data, file)
-        except Unreadable as error:
-            return str(error)
-        return None
+        said = self._said(file)
+        return str(said) if isinstance(said, Unreadable) else None
+
+    def _said(self, file: str) -> Any:
+        """What a parameter file says, or why it can't be read; None where it isn't there."""
+        if file not in self._parameters:
+            data = self.state.read(file)
+            try:
+                self._parameters[file] = None if data is None else read_value(data, file)
+            except Unreadable as error:
+                self._parameters[file] = error
+        return self._parameters[file]
 
     def files_in(self, path: str) -> dict[str, str]:
         """(Path below a folder) -> hash of what lies there and no run made; empty for a file."""

@@ -25,7 +25,8 @@ class Claim:
     place: Path
     expected: str
     algorithm: str
-    fault: Fault
+    in_cache: bool = False
+    """Whether it is an object of DVC's cache; else it lies at the output's own place."""
 
 
 class Hashes:
@@ -68,7 +69,7 @@ def check_outputs(case: Case, hashes: Hashes) -> Iterator[Finding]:
     found = hashes.all(claims)
     for claim in claims:
         if found[claim] != claim.expected:
-            yield _corrupt(claim, found[claim])
+            yield _corrupt(case, claim, found[claim])
 
 
 def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[Finding]:
@@ -78,11 +79,11 @@ def _places(case: Case, run: Run, file: File, claims: list[Claim]) -> Iterator[F
     in_workspace = isinstance(case.state, Workspace) and here.exists()
     in_commit = case.state.keeps(file.path)
     if kept.exists:
-        claims.append(Claim(run.name, file.path, kept.path, _name(file), file.algorithm, Fault.CACHE))
+        claims.append(Claim(run.name, file.path, kept.path, _name(file), file.algorithm, in_cache=True))
         if file.is_folder:
             yield from _cached_folder(case, run, file, claims)
     if isinstance(case.state, Kept):
-        claims += _in_record(case, case.state, run, file)
+        claims += _in_record(case.state, run, file)
         return  # what it hasn't, `kept` tells
     if in_workspace:
         yield from _in_workspace(case, run, file, here, claims)
@@ -101,7 +102,7 @@ def _cached_folder(case: Case, run: Run, file: File, claims: list[Claim]) -> Ite
         inner = case.contents.object(digest, file.algorithm)
         name = f"{file.path}/{path}"
         if inner.exists:
-            claims.append(Claim(run.name, name, inner.path, digest, file.algorithm, Fault.CACHE))
+            claims.append(Claim(run.name, name, inner.path, digest, file.algorithm, in_cache=True))
         elif not (isinstance(case.state, Kept) or case.state.keeps(name)) and not (
             case.state.is_workspace and (case.state.repository.root / name).is_file()
         ):
@@ -155,7 +156,7 @@ def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Cla
         what = f"it is {kind}, the stage wrote {'a folder' if file.is_folder else 'a file'}"
         yield _edited(case, run, file.path, what)
     elif not file.is_folder:
-        claims.append(_claim(case, run, file, "", here, file.hash or ""))
+        claims.append(_claim(run, file, "", here, file.hash or ""))
     else:
         files = case.state.files_under(file.path)
         listing = case.contents.listing(file)
@@ -167,20 +168,20 @@ def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Cla
             what = "the stage wrote no such file" if name in files else "it is gone; the stage wrote it"
             yield _edited(case, run, f"{file.path}/{name}", what)
         both = sorted(set(files) & set(listing))
-        claims += [_claim(case, run, file, name, files[name], listing[name]) for name in both]
+        claims += [_claim(run, file, name, files[name], listing[name]) for name in both]
 
 
-def _in_record(case: Case, state: Kept, run: Run, file: File) -> Iterator[Claim]:
+def _in_record(state: Kept, run: Run, file: File) -> Iterator[Claim]:
     """What a kept record has of an output."""
     listing = state.listing(file.path)
     for path, place in state.files_under(file.path).items():
-        yield _claim(case, run, file, path, place, listing[path] if path else file.hash or "")
+        yield _claim(run, file, path, place, listing[path] if path else file.hash or "")
 
 
-def _claim(case: Case, run: Run, file: File, path: str, place: Path, expected: str) -> Claim:
+def _claim(run: Run, file: File, path: str, place: Path, expected: str) -> Claim:
     """That a file of an output, or at a path inside it, has a hash."""
     name = f"{file.path}/{path}" if path else file.path
-    return Claim(run.name, name, place, expected, file.algorithm, _fault(case, run, name))
+    return Claim(run.name, name, place, expected, file.algorithm)
 
 
 def _name(file: File) -> str:
@@ -188,10 +189,10 @@ def _name(file: File) -> str:
     return (file.hash or "").removesuffix(".dir")
 
 
-def _corrupt(claim: Claim, found: str) -> Finding:
-    where = "the cache has" if claim.fault is Fault.CACHE else "here it is"
-    what = f"{where} {found}, the stage wrote {claim.expected}"
-    return Finding(fault=claim.fault, run=claim.run, path=claim.path, what=what)
+def _corrupt(case: Case, claim: Claim, found: str) -> Finding:
+    fault = Fault.CACHE if claim.in_cache else _fault(case, case.graph.runs[claim.run], claim.path)
+    what = f"{'the cache has' if claim.in_cache else 'here it is'} {found}, the stage wrote {claim.expected}"
+    return Finding(fault=fault, run=claim.run, path=claim.path, what=what)
 
 
 def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:
