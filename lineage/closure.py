@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lineage.changes import is_data_file
-from lineage.checkout import Form
-from lineage.contents import Contents, parsed
+from lineage.contents import Contents, parsed, whole_hash
 from lineage.errors import AuditError, Missing
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
 from lineage.model import File, Run
@@ -101,15 +100,8 @@ class Places:
 
     def laid_out(self, file: File) -> dict[str, str]:
         """(Path below a folder that git keeps) -> hash of the form that makes the folder's hash; empty for none."""
-        if self.state.is_workspace:
-            return {}
-        paths = self.state.committed_under(file.path)
-        for form in Form:
-            data = ((p, self.state.committed(f"{file.path}/{p}", form) or b"") for p in paths)
-            found = {p: stream_hash(io.BytesIO(each), file.algorithm) for p, each in data}
-            if folder_hash(found.items()) == file.hash:
-                return found
-        return {}
+        found = {} if self.state.is_workspace else self.contents.committed(file)
+        return found if whole_hash(found) == file.hash else {}
 
     def digests(self, places: Iterable[Path | bytes]) -> list[Digests]:
         """What files and bytes hash to, several at a time."""

@@ -81,6 +81,14 @@ class Contents:
             (each for each in _without_added(entries, file.files) if folder_hash(each.items()) == file.hash), None
         )
 
+    def files(self, file: File) -> Iterator[File]:
+        """A file itself, or the files of a folder as its run recorded it, as far as its list is here."""
+        if not file.is_folder or file.is_external:
+            yield file
+            return
+        for path, digest in (self.listing(file) or {}).items():
+            yield File(f"{file.path}/{path}", digest, file.algorithm)
+
     def here(self, file: File) -> dict[str, str]:
         """(Path below a folder, `` for a file) -> hash, made anew, of what the state itself has at a path."""
         if file.is_external:

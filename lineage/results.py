@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lineage.agreement import is_metric
-from lineage.contents import Contents, Recorded, parsed
+from lineage.contents import Recorded, parsed
 from lineage.graph import Graph
 from lineage.model import File, Frozen, Run
 from lineage.origins import Origins
@@ -46,7 +46,7 @@ def measured(repository: Repository, traced: Trace) -> list[Measured]:
     below = _below(origins, names)
     found = []
     for run in graph.stages():
-        made = (each for file in run.outputs for each in _files(file, contents)) if run.name in below else ()
+        made = (each for file in run.outputs for each in contents.files(file)) if run.name in below else ()
         results = [file for file in made if _is_result(file, state)]
         if results:
             above = set(origins.upstream([origins.of(run.name)]))
@@ -76,15 +76,6 @@ def numbers_in(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
             yield from numbers_in(below, f"{key}.{inner}" if key else str(inner))
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         yield key, value
-
-
-def _files(file: File, contents: Contents) -> Iterator[File]:
-    """An output, or the files of one that is a folder, as far as its list is here."""
-    if not file.is_folder or file.is_external:
-        yield file
-        return
-    for path, digest in (contents.listing(file) or {}).items():
-        yield File(f"{file.path}/{path}", digest, file.algorithm)
 
 
 def _is_result(file: File, state: State) -> bool:

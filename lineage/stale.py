@@ -19,8 +19,7 @@ NAMED = 5
 
 def stale(case: Case, findings: Iterable[Finding]) -> dict[Finding, str]:
     """Of what is found wrong, what a former run of history explains -> that run, and what has changed since."""
-    recording = Recording(case.state.repository, case.state)
-    origins = Origins(case.graph, lambda run: getattr(recording.of(run), "id", None))
+    origins = Origins(case.graph, Recording(case.state.repository, case.state).commit)
     found: dict[Finding, str] = {}
     for finding in findings:
         file = _read(case, finding)

@@ -55,7 +55,7 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
         f"nothing here is called {asked!r}",
         where=graph.state.name,
         expected=f"an artifact, a number (PATH:KEY), a stage or a hash{_like(asked.partition(':')[0], graph)}",
-        todo=f"Other commits: python -m lineage find {asked}" if HASH.fullmatch(asked) else "",
+        todo=f"Other commits: dvc-lineage find {asked}" if HASH.fullmatch(asked) else "",
     )
 
 

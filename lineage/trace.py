@@ -120,7 +120,7 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     graph, contents = Graph(state), Recorded(state)
     found = find_target(target, graph, contents)
     recorded = Recording(repository, state)
-    origins = Origins(graph, lambda run: getattr(recorded.of(run), "id", None))
+    origins = Origins(graph, recorded.commit)
     roots, doubts = _roots(found, origins)
     closure = origins.upstream(roots)
     frozen, unread = _frozen(state)
@@ -256,6 +256,11 @@ class Recording:
             if self._repository.is_shallow:  # older commits, which are not here, may have held it before
                 return None
         return self._repository.commit(first) if first is not None else None
+
+    def commit(self, run: Run) -> str | None:
+        """The id of that commit."""
+        found = self.of(run)
+        return None if found is None else found.id
 
     def blob(self, file: File, reader: Origin) -> str | None:
         """Git's id of a file that a run read, in its own commit or an older one; None where git has other bytes."""

@@ -108,9 +108,7 @@ def _of_run(case: Case, run: Run, files: list[File]) -> Iterator[Finding]:
 def _files(case: Case, output: File) -> Iterator[File]:
     if output.size is None or output.size > LARGEST or output.is_external:
         return
-    listing = (case.contents.listing(output) or {}) if output.is_folder else {"": output.hash}
-    for path, digest in listing.items():
-        file = File(f"{output.path}/{path}" if path else output.path, digest, output.algorithm)
+    for file in case.contents.files(output):
         if file.path.endswith(READABLE) and not is_manifest(file.path):
             yield file
 

@@ -28,13 +28,8 @@ def check_reports(case: Case) -> Iterator[Finding]:
 
 def _pages(case: Case) -> Iterator[tuple[Run, File]]:
     """Every HTML file that a run made, those in folders too."""
-    for run, file in case.outputs():
-        if file.is_folder:
-            for name, digest in (case.contents.listing(file) or {}).items():
-                if name.endswith(PAGES):
-                    yield run, File(f"{file.path}/{name}", digest, file.algorithm)
-        elif file.path.endswith(PAGES):
-            yield run, file
+    for run, output in case.outputs():
+        yield from ((run, file) for file in case.contents.files(output) if file.path.endswith(PAGES))
 
 
 def _check(run: Run, page: File, found: list[Citation], sources: Sources) -> Iterator[Finding]:

@@ -202,9 +202,7 @@ def test_it_is_attested_from_git(project: Project, changed: Project, tmp_path: P
 
 
 @pytest.mark.parametrize("section", ["outs", "metrics"])
-def test_what_dvc_yaml_calls_a_metric_is_one_by_any_name(
-    simulated: Project, tmp_path: Path, section: str
-) -> None:
+def test_what_dvc_yaml_calls_a_metric_is_one_by_any_name(simulated: Project, tmp_path: Path, section: str) -> None:
     project = simulated.copied(tmp_path / "project")
     project.manifests = False
 
