@@ -17,6 +17,8 @@ from rich.table import Table
 
 from lineage.errors import AuditError
 from lineage.hashing import Progress as Told
+from lineage.model import Gap
+from lineage.render.grouped import Said, grouped
 from lineage.repository import Repository
 from lineage.text import printable, visible
 
@@ -122,6 +124,20 @@ def counting(noun: str) -> Iterator[Callable[[int, int], object]]:
     """Shows how many of something were read, and of how many."""
     with working() as say:
         yield lambda done, total: say(f"{done:,} of {total:,} {noun}")
+
+
+def columns(*names: str, title: str | None = None) -> Table:
+    """A table as all commands have it; to be shown by `show`."""
+    table = Table(box=None, pad_edge=False, header_style="dim", title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def unread(gaps: Iterable[Gap]) -> None:
+    """Say what could not be read, so that the answer is partial."""
+    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in gaps):
+        out.print(f"[yellow]{escape(line)}")
 
 
 def show(table: Table) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from lineage.changes import Change, Effect, Entry
-from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out, show
+from lineage.commands.common import AsJson, answer, columns, end, escape, hashing, here, out, show, unread
 from lineage.comparison import Result
 from lineage.diff import Difference, Side, diff
 from lineage.model import Fault
@@ -68,8 +68,7 @@ def _print(found: Difference, hashed: bool) -> None:
         out.print(f"\n{len(found.results) - SHOWN:,} more outputs differ (--json has them)")
     for line in grouped(Said(f"on both sides: {f.fault}", f.path, f.what, f.run) for f in found.common):
         out.print(f"[red]{escape(line)}")
-    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in found.gaps):
-        out.print(f"[yellow]{escape(line)}")
+    unread(found.gaps)
     if not hashed:
         out.print("[dim]outputs were not hashed: dvc.lock was believed")
 
@@ -101,9 +100,7 @@ def _groups(entries: tuple[Entry, ...]) -> Iterator[tuple[str, list[Entry]]]:
 
 
 def _entries(entries: list[Entry]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "kind", "what", "a", "b", "effect"):
-        table.add_column(column, overflow="fold")
+    table = columns("run", "kind", "what", "a", "b", "effect")
     rows: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
         effect = ": ".join(word for word in (entry.effect, entry.detail) if word)

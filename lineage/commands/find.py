@@ -6,13 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lineage.commands.common import AsJson, answer, end, escape, hashing, here, out
+from lineage.commands.common import AsJson, answer, columns, end, escape, hashing, here, out, show
 from lineage.find import Found, Place, find
 from lineage.ledger import Known
 from lineage.model import Gap
-
-NAMED = 4
-"""Branches, tags and experiments that a row prints."""
+from lineage.render.grouped import listed
 
 
 def find_command(
@@ -37,16 +35,14 @@ def _print(found: Found) -> None:
     for title, places in (("Made", found.made), ("Read", found.read)):
         if places:
             out.print(f"\n[bold]{title}")
-            out.print(_table(places))
+            show(_table(places))
     if not found.made:
         out.print("[yellow]no run of history that is here made it")
     gaps(found.gaps)
 
 
 def _table(places: Iterable[Place]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "path", "hash", "recorded in", "commits", "held now by"):
-        table.add_column(column, overflow="fold")
+    table = columns("run", "path", "hash", "recorded in", "commits", "held now by")
     for place in places:
         table.add_row(*(escape(cell) for cell in (place.by.run, place.path, place.hash[:8], *when(place.by))))
     return table
@@ -57,8 +53,7 @@ def when(known: Known) -> Iterator[str]:
     first = known.recorded
     yield f"{first.id[:10]}, {first.time[:10]}, {first.author}"
     yield str(known.commits)
-    more = len(known.names) - NAMED
-    yield ", ".join(known.names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    yield listed(known.names)
 
 
 def gaps(found: Iterable[Gap]) -> None:

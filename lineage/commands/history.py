@@ -3,12 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lineage.changes import Entry
-from lineage.commands.common import AsJson, answer, counting, end, escape, here, out, show
+from lineage.commands.common import AsJson, answer, columns, counting, end, escape, here, out, show, unread
 from lineage.history import History, history
-from lineage.render.grouped import Said, grouped, listed
+from lineage.render.grouped import listed
 from lineage.values import shown
 
 EXPLAINED = 3
@@ -33,9 +32,7 @@ def history_command(
 
 
 def _print(found: History) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim", title=escape(found.metric), title_justify="left")
-    for column in ("when", "name", "value", "against", "because of"):
-        table.add_column(column, overflow="fold")
+    table = columns("when", "name", "value", "against", "because of", title=escape(found.metric))
     for row in found.rows:
         because = "\n".join(map(escape, explained(list(row.entries))))
         cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "")
@@ -44,8 +41,7 @@ def _print(found: History) -> None:
         show(table)
     else:
         out.print(f"no revision that could be read has {escape(found.metric)}")
-    for line in grouped(Said("partial answer", gap.where, gap.what) for gap in found.gaps):
-        out.print(f"[yellow]{escape(line)}")
+    unread(found.gaps)
 
 
 def explained(entries: list[Entry]) -> list[str]:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from lineage.agreement import Again, Agreement
-from lineage.commands.common import AsJson, Revision, Target, answer, end, err, escape, here, out, show
+from lineage.commands.common import AsJson, Revision, Target, answer, columns, end, err, escape, here, out, show
 from lineage.errors import AuditError
 from lineage.model import Run
 from lineage.rederive import Answer, Rederived, rederive
@@ -147,9 +147,7 @@ def _why(found: Rederived) -> str:
 
 
 def _table(outputs: list[Again]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "output", "agreement", "how"):
-        table.add_column(column, overflow="fold")
+    table = columns("run", "output", "agreement", "how")
     for again in outputs:
         numbers = [f"{n.key}: {shown(n.recorded)} -> {shown(n.made)}" for n in again.numbers[:SHOWN]]
         numbers += [f"and {len(again.numbers) - SHOWN} more"] if len(again.numbers) > SHOWN else []

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lineage.commands.common import AsJson, answer, end, escape, here, out
+from lineage.commands.common import AsJson, answer, columns, end, escape, here, out, show, working
 from lineage.commands.find import gaps, when
+from lineage.render.grouped import shortened
 from lineage.used import Sort, Use, Used, used
 
 SHOWN = 3
@@ -25,7 +26,8 @@ def used_command(
 
     A file is meant in all its versions; a hash is one of them. Exit code 3: not all could be read.
     """
-    found = used(here(), target)
+    with working():
+        found = used(here(), target)
     if as_json:
         answer(found.model_dump_json(indent=2))
     else:
@@ -41,21 +43,17 @@ def _print(found: Used) -> None:
         uses = [use for use in found.uses if use.direct is direct]
         if uses:
             out.print(f"\n[bold]{title}")
-            out.print(_table(uses))
+            show(_table(uses))
     gaps(found.gaps)
 
 
 def _table(uses: Iterable[Use]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("run", "read", "made", "recorded in", "commits", "held now by"):
-        table.add_column(column, overflow="fold")
+    table = columns("run", "read", "made", "recorded in", "commits", "held now by")
     for use in uses:
-        made = _few([f"{file.path} {(file.hash or '')[:8]}" for file in use.outputs])
-        table.add_row(*(escape(cell) for cell in (use.by.run, _few(use.because), made, *when(use.by))))
+        made = [f"{file.path} {(file.hash or '')[:8]}" for file in use.outputs]
+        table.add_row(escape(use.by.run), _few(use.because), _few(made), *map(escape, when(use.by)))
     return table
 
 
 def _few(words: Iterable[str]) -> str:
-    all_words = [*words]
-    more = len(all_words) - SHOWN
-    return "\n".join([*all_words[:SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    return "\n".join(map(escape, shortened([*words], SHOWN)))
