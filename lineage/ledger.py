@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from lineage.contents import Contents, part_hash
-from lineage.graph import Graph, Reader, working_folders
+from lineage.declared import pipeline_file
+from lineage.graph import Graph, Reader
 from lineage.model import Commit, File, Frozen, Gap, Run
 from lineage.repository import Repository
-from lineage.states import IGNORING, Committed
+from lineage.states import Committed
 
-_Version = tuple[str, str, object]
-"""A DVC file's path and blob, and where its stages run by the dvc.yaml beside it."""
+_Version = tuple[str, str, str | None]
+"""A DVC file's path and blob, and that of the dvc.yaml beside it, which says where its stages run."""
 _Found = dict[str, list[tuple["Entry", File]]]
 
 
@@ -62,9 +63,8 @@ class Ledger:
         self._of_run: dict[int, Entry] = {}
         self._versions: dict[_Version, tuple[Entry, ...]] = {}
         self._commits: dict[str, tuple[_Version, ...]] = {}
-        self._run_in: dict[str, object] = {}
+        self._told: set[tuple[str, str, str]] = set()
         self._above: dict[str, set[str]] = {}
-        self._ignored: dict[tuple[str, tuple[str, ...]], bool] = {}
         self._listings: dict[tuple[str, str], dict[str, str]] = {}
         self._unlisted: set[tuple[str, File]] = set()
         head = repository.head()
@@ -77,36 +77,25 @@ class Ledger:
     def _read(self, state: Committed, order: int) -> Iterator[_Version]:
         """The versions of DVC's files that a commit has; those that are new are read."""
         blobs = state.dvc_blobs()
-        rules = tuple(f"{path} {blob}" for path, blob in blobs.items() if path.rpartition("/")[2] == IGNORING)
-        for path, blob in blobs.items():
-            if not path.endswith((".dvc", "dvc.lock")) or self._ignores(state, path, rules):
+        for path in state.dvc_files():
+            if not path.endswith((".dvc", "dvc.lock")):
                 continue
-            beside = blobs.get(path[: -len("dvc.lock")] + "dvc.yaml") if path.endswith("dvc.lock") else None
-            version = (path, blob, None if beside is None else self._working_folders(beside))
+            version = (path, blobs[path], blobs.get(pipeline_file(path)) if path.endswith("dvc.lock") else None)
             if version not in self._versions:
-                self._versions[version] = self._entries(state, path, order)
+                self._versions[version] = self._entries(state, version, order)
             yield version
 
-    def _ignores(self, state: Committed, path: str, rules: tuple[str, ...]) -> bool:
-        if (path, rules) not in self._ignored:
-            self._ignored[path, rules] = state.ignores(path)
-        return self._ignored[path, rules]
-
-    def _working_folders(self, blob: str) -> object:
-        """Where a dvc.yaml's stages run; of templates, which need its variables, the blob itself."""
-        if blob not in self._run_in:
-            found = working_folders(self.repository.git[blob].read_raw())
-            self._run_in[blob] = blob if any("${" in folder for folder in found.values()) else (*found.items(),)
-        return self._run_in[blob]
-
-    def _entries(self, state: Committed, path: str, order: int) -> tuple[Entry, ...]:
-        reader, found = Reader(state), []
+    def _entries(self, state: Committed, version: _Version, order: int) -> tuple[Entry, ...]:
+        (path, blob, _), reader, found = version, Reader(state), []
         for run in reader.runs(path):
             if id(run) not in self._of_run:
                 self._of_run[id(run)] = Entry(run, str(state.commit), order)
                 self.entries.append(self._of_run[id(run)])
             found.append(self._of_run[id(run)])
-        self.gaps += [Gap(where=f"{state.name}: {gap.where}", what=gap.what) for gap in reader.gaps]
+        for gap in reader.gaps:  # another dvc.yaml beside it mends nothing
+            if (gap.where, blob, gap.what) not in self._told:
+                self._told.add((gap.where, blob, gap.what))
+                self.gaps.append(Gap(where=f"{state.name}: {gap.where}", what=gap.what))
         return tuple(found)
 
     @cached_property
