@@ -16,6 +16,7 @@ from softmask.feedback import FullGuesses, Guesses, SoftMask, top_k_guesses
 from softmask.feedback_kinds import FeedbackKind, Interpolation, OmegaSchedule
 from tests.golden.test_golden import CHUNK, Golden, assert_log_probs, read
 from tests.golden.test_golden_dream import dream_of, files_of
+from tests.threads import threads
 
 pytestmark = pytest.mark.golden
 
@@ -28,11 +29,9 @@ RUNS = {"decode_run": ".history", "batch_run": ".padded_batch.sequence"}
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """Sums are rounded otherwise with another number of threads, which turns the next token where two are a tie."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    """Another rounding turns the next token where two are a tie."""
+    with threads(2):
+        yield
 
 
 def decode_files(folder: Path) -> list[Path]:

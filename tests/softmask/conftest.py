@@ -4,15 +4,14 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+from tests.threads import threads
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with threads(1):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ from softmask.training.soft_mask_objective import SoftMaskObjective, first_pass
 from softmask.training.stream import InOrder, TrainingStream, mix_seed
 from softmask.training.trainer import MdlmTrainer
 from tests.softmask.tiny import MASK, masked_rows, soft_mask_settings, tiny_mdlm
+from tests.threads import threads
 
 NOISE = LogLinear(1e-3)
 STEPS, BATCH, ACCUMULATION, LENGTH = 13, 2, 2, 6
@@ -307,11 +308,8 @@ def train(folder: Path, **changes: Any) -> Result:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """A run from start to end with the settings of `trainer_of`, on one thread as all tests here."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = train(tmp_path_factory.mktemp("uninterrupted"))
-    torch.set_num_threads(threads)
-    return made
+    with threads(1):
+        return train(tmp_path_factory.mktemp("uninterrupted"))
 
 
 def train_until_killed(folder: Path, step: int, **changes: Any) -> None:
