@@ -40,8 +40,6 @@ class Change(StrEnum):
     COMMAND = "command"
     ADDED = "run added"
     REMOVED = "run removed"
-    STALE = "stale"
-    """What a run read was made anew since, and the run was not."""
     UNEXPLAINED = "doesn't repeat, or tampered"
     """Outputs differ, and nothing that was read does."""
 

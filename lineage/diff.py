@@ -20,7 +20,7 @@ from lineage.graph import Graph
 from lineage.hashing import Progress
 from lineage.model import Commit, Fault, Finding, Frozen, Gap
 from lineage.repository import Repository
-from lineage.stale import stale, stale_entries
+from lineage.stale import with_stale
 from lineage.states import open_state
 from lineage.targets import Target, find_target
 
@@ -58,7 +58,7 @@ class Difference(Frozen):
     @property
     def is_wrong(self) -> bool:
         """Whether something was tampered with, or may have been: no recorded difference explains it."""
-        unexplained = (e.kind is Change.UNEXPLAINED or isinstance(e.kind, Fault) for e in self.entries)
+        unexplained = (e.kind is Change.UNEXPLAINED or e.kind in TAMPERING for e in self.entries)
         return bool(self.common) or any(unexplained)
 
     @property
@@ -94,13 +94,11 @@ def diff(
     ]
     before, after = cases
     hashes = Hashes(progress) if hash_bytes else None  # one for both: they share most files
-    every = [_findings(case, hashes) for case in cases]
-    outdated = [stale(case, found) for case, found in zip(cases, every, strict=True)]
-    findings = [[f for f in found if f not in old] for found, old in zip(every, outdated, strict=True)]
+    findings = [[*with_stale(case, _findings(case, hashes))] for case in cases]
     wrong = [finding for side in findings for finding in side if finding.proves_wrong]
     denied = frozenset(finding.run or "" for finding in wrong if finding.fault in CONTRADICTIONS)
     comparison = Comparison(before, after, frozenset(finding.run or "" for finding in wrong), denied)
-    entries = [*comparison.entries(), *stale_entries(*outdated), *_tampering(*findings)]
+    entries = [*comparison.entries(), *_found(*findings)]
     there = {*findings[1]}
     sides = [_side(repository, case, found) for case, found in zip(cases, targets, strict=True)]
     return Difference(
@@ -143,18 +141,22 @@ def _findings(case: Case, hashes: Hashes | None) -> list[Finding]:
     return [*check_outputs(case, hashes), *found] if hashes is not None else found
 
 
-def _tampering(before: Sequence[Finding], after: Sequence[Finding]) -> Iterator[Entry]:
-    then, now = {*before}, {*after}
-    for finding in before:
-        if finding.fault in TAMPERING and finding not in now:
-            yield _tampered(finding, finding.what, None)
-    for finding in after:
-        if finding.fault in TAMPERING and finding not in then:
-            yield _tampered(finding, None, finding.what)
+def _found(before: Sequence[Finding], after: Sequence[Finding]) -> Iterator[Entry]:
+    """What was tampered with, or is stale, on one side only, or not in the same way on both."""
+    then, now = _said(before), _said(after)
+    for fault, run, path in {**then, **now}:
+        a, b = (side.get((fault, run, path)) for side in (then, now))
+        if a != b:
+            yield Entry(run=run, kind=fault, what=path, before=a, after=b)
 
 
-def _tampered(finding: Finding, before: str | None, after: str | None) -> Entry:
-    return Entry(run=finding.run, kind=finding.fault, what=finding.path, before=before, after=after)
+def _said(findings: Sequence[Finding]) -> dict[tuple[Fault, str | None, str], str]:
+    """(What is found, of which run, of which file) -> in words."""
+    said: dict[tuple[Fault, str | None, str], list[str]] = {}
+    for finding in findings:
+        if finding.fault in TAMPERING or finding.fault is Fault.STALE:
+            said.setdefault((finding.fault, finding.run, finding.path), []).append(finding.what)
+    return {key: "; ".join(whats) for key, whats in said.items()}
 
 
 def _gaps(cases: Sequence[Case], findings: Sequence[Sequence[Finding]]) -> Iterator[Gap]:
@@ -164,7 +166,7 @@ def _gaps(cases: Sequence[Case], findings: Sequence[Sequence[Finding]]) -> Itera
         for path, why in case.declared.unread.items():
             yield Gap(where=f"{case.state.name}: {path}", what=why)
         for finding in found:
-            if not finding.proves_wrong:
+            if not finding.proves_wrong and finding.fault is not Fault.STALE:
                 yield Gap(where=f"{case.state.name}: {finding.path}", what=f"{finding.fault}: {finding.what}")
 
 

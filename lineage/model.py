@@ -124,7 +124,9 @@ class Fault(StrEnum):
     FORGED = "no run made it"
     """The lock has an output that the manifest of its own run disagrees with."""
     LOCK = "lock inconsistent"
-    """A dependency's hash isn't its producer's."""
+    """A dependency's hash isn't its producer's, and no former run with what changed since explains it."""
+    STALE = "stale"
+    """What the run read was made anew since, and the run was not."""
     CODE = "code differs"
     """A code file isn't what the stage ran with."""
     UNCOMMITTED = "not committed yet"
@@ -152,7 +154,15 @@ class Fault(StrEnum):
 
 
 TOLERABLE = frozenset(
-    {Fault.MISSING, Fault.UNREADABLE, Fault.UNCHECKED, Fault.NEVER_RUN, Fault.LEFT_OVER, Fault.UNCOMMITTED}
+    {
+        Fault.STALE,
+        Fault.UNCOMMITTED,
+        Fault.NEVER_RUN,
+        Fault.LEFT_OVER,
+        Fault.MISSING,
+        Fault.UNREADABLE,
+        Fault.UNCHECKED,
+    }
 )
 """What leaves an answer partial and proves nothing wrong."""
 

@@ -9,7 +9,7 @@ from lineage.changes import Change, Entry
 from lineage.checks.case import Case
 from lineage.comparison import Comparison
 from lineage.model import Fault, File, Finding
-from lineage.origins import Origin, Origins
+from lineage.origins import Makers, Origin, Origins
 from lineage.trace import Recording
 from lineage.values import shown
 
@@ -17,18 +17,18 @@ NAMED = 5
 """Changes that are told."""
 
 
-def stale(case: Case, findings: Iterable[Finding]) -> dict[Finding, str]:
-    """Of what is found wrong, what a former run of history explains -> that run, and what has changed since."""
+def with_stale(case: Case, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What was found; where a former run of history explains it, that run instead, and what has changed since."""
     origins = Origins(case.graph, Recording(case.state.repository, case.state).commit)
-    found: dict[Finding, str] = {}
     for finding in findings:
         file = _read(case, finding)
-        if file is None or finding.run is None:
-            continue
-        makers = origins.makers(origins.of(finding.run), file)
-        if makers.origins and makers.gap is None:
-            found[finding] = "; ".join(dict.fromkeys(_since(case, former) for former in makers.origins))
-    return found
+        makers = origins.makers(origins.of(finding.run), file) if file is not None and finding.run else Makers()
+        since = [_since(case, former) for former in makers.origins] if makers.gap is None else []
+        if since and None not in since:
+            what = "; ".join(dict.fromkeys(filter(None, since)))
+            yield Finding(fault=Fault.STALE, run=finding.run, path=finding.path, what=what)
+        else:
+            yield finding
 
 
 def _read(case: Case, finding: Finding) -> File | None:
@@ -45,17 +45,18 @@ def _read(case: Case, finding: Finding) -> File | None:
     return File(finding.path, said.md5) if said is not None and inside and finding.path not in inputs else None
 
 
-def _since(case: Case, former: Origin) -> str:
-    """What a former run made, and how its record differs from that of now."""
+def _since(case: Case, former: Origin) -> str | None:
+    """What a former run made, and how its record differs from that of now; None where that explains nothing."""
     name = former.run.name
     if name not in case.graph.runs:
         return f"it read what {former.name} made, which is no stage any more"
     then, now = (Case(graph, tuple(graph.upstream([name]))) for graph in (former.graph, case.graph))
     entries = [e for e in Comparison(then, now, recorded_only=True).entries() if e.effect.counts]
+    if not entries or any(entry.kind is Change.UNEXPLAINED for entry in entries):
+        return None
     changes = [*dict.fromkeys(map(_change, entries))]
     more = [f"{len(changes) - NAMED} more"] if len(changes) > NAMED else []
-    since = ", ".join([*changes[:NAMED], *more]) or "nothing that is recorded"
-    return f"it read what {former.name} made; changed since: {since}"
+    return f"it read what {former.name} made; changed since: {', '.join([*changes[:NAMED], *more])}"
 
 
 def _change(entry: Entry) -> str:
@@ -64,11 +65,3 @@ def _change(entry: Entry) -> str:
     valued = (Change.PARAMETER, Change.SEED, Change.SOURCE, Change.ENVIRONMENT)
     return f"{words} {shown(entry.before)} -> {shown(entry.after)}" if entry.kind in valued else words
 
-
-def stale_entries(a: dict[Finding, str], b: dict[Finding, str]) -> Iterator[Entry]:
-    """What is out of date on one side, or not in the same way on both."""
-    before, after = ({(f.run, f.path): said for f, said in side.items()} for side in (a, b))
-    for run, path in {**before, **after}:
-        then, now = before.get((run, path)), after.get((run, path))
-        if then != now:
-            yield Entry(run=run, kind=Change.STALE, what=path, before=then, after=now)

@@ -24,6 +24,7 @@ from lineage.graph import Graph
 from lineage.hashing import Progress
 from lineage.model import Commit, Fault, File, Finding, Frozen
 from lineage.repository import Repository
+from lineage.stale import with_stale
 from lineage.states import Kept, open_state
 from lineage.targets import find_target
 
@@ -92,7 +93,7 @@ def verify(
         names = graph.upstream(find_target(target, graph, Contents(graph.state)).runs)
     case = Case(graph, tuple(names), whole=target is None)
     hashes = Hashes(progress)
-    findings = [*findings_of(case, hashes)]
+    findings = [*with_stale(case, findings_of(case, hashes))]
     if remote is not None:
         findings += check_remote(case, _remote(repository, remote), remote or "(default)")
     unseen = [*_unseen(case)] if remote is None else []  # of the remote, every object is asked for

@@ -88,10 +88,10 @@ def _groups(entries: tuple[Entry, ...]) -> Iterator[tuple[str, list[Entry]]]:
     }
 
     def title(entry: Entry) -> str:
+        if entry.kind is Fault.STALE:
+            return "stale"
         if not isinstance(entry.kind, Change) or entry.kind is Change.UNEXPLAINED:
             return "wrong"
-        if entry.kind is Change.STALE:
-            return "stale"
         return {Effect.IDENTICAL: "nothing", Effect.NOT_RUN: "waiting"}.get(entry.effect, "entered")
 
     order = [*titles]

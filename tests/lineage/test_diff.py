@@ -131,7 +131,7 @@ def test_a_flipped_bit_of_what_lies_here_is_named(project: Project, path: str, e
 
 # What was not run again, and what nothing explains
 
-STALE = ("evaluate", Change.STALE)
+STALE = ("evaluate", Fault.STALE)
 
 
 def partial(project: Project) -> None:
@@ -153,7 +153,7 @@ def test_a_run_that_was_not_run_again_is_stale_and_no_fault(project: Project, mo
     partial(project)
     difference = compared(project, "HEAD~1", "HEAD")
     assert named(difference) == {STALE, *((run, Change.PARAMETER) for run in TRAININGS)}
-    (told,) = {(e.before, e.after) for e in difference.entries if e.kind is Change.STALE and e.what == "models/a.txt"}
+    (told,) = {(e.before, e.after) for e in difference.entries if e.kind is Fault.STALE and e.what == "models/a.txt"}
     assert told[0] is None and "changed since: parameter params.yaml: train.rate 2 -> 3" in told[1]
     assert not difference.is_wrong and ended(project, monkeypatch, "HEAD~1", "HEAD")[0] == 0
     back = compared(project, "HEAD", "HEAD~1")

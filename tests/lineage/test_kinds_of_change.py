@@ -393,13 +393,15 @@ def test_missing_and_corrupt_are_told_apart(first: Project, tmp_path: Path) -> N
     assert found(project, "HEAD") == {(Fault.MISSING, "prepare", ROWS), (Fault.CACHE, "report", REPORT)}
 
 
-def test_a_stale_report_is_found(first: Project, tmp_path: Path) -> None:
+def test_a_report_that_was_not_made_again_is_stale_and_proves_nothing_wrong(first: Project, tmp_path: Path) -> None:
     project = first.copied(tmp_path / "changed")
     report = project.lock()["report"]
     code(project)
     project.write_lock({**project.lock(), "report": report})
     project.commit("metrics made anew, the report left as it was")
-    assert (Fault.LOCK, "report", METRICS) in found(project, "HEAD")
+    (finding,) = verify(Repository(project.root), "HEAD").findings
+    assert (finding.fault, finding.run, finding.path) == (Fault.STALE, "report", METRICS) and not finding.proves_wrong
+    assert "changed since: code code/evaluate.py" in finding.what
 
 
 def test_what_was_changed_after_the_run_is_found(first: Project, tmp_path: Path) -> None:
