@@ -11,7 +11,7 @@ import math
 import posixpath
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from lineage.closure import (
 )
 from lineage.errors import AuditError
 from lineage.graph import Graph
-from lineage.hashing import LEGACY, Progress, stream_hash
+from lineage.hashing import LEGACY, Progress, file_hash, folder_hash, stream_hash
 from lineage.model import File, Frozen, Pin
 from lineage.repository import Repository
 from lineage.signing import opened, sign
@@ -185,20 +185,20 @@ def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | 
     """
     payload, signer = opened(attestation, key)
     target, commit, files = _said(payload)
+    if not place.is_dir() and not place.is_file():
+        raise AuditError("there is no such file or folder", where=str(place))
     subjects = {each["name"] for each in json.loads(payload)["subject"]}
-    if place.is_dir():
+    named, differing, missing, count = _named_by_hash(place, _said_by_hash(payload), progress), [], [], 1
+    if not named and place.is_dir():
         signed = {path: digest for path, digest, _, former in files if path in subjects and former is None}
         differing, missing, count = _check_folder(place, signed, progress)
-    elif place.is_file():
+    elif not named:
         digest = _sha256(place, progress)
         named = [path for path, signed_digest, *_ in files if signed_digest == digest]
         what = f"its SHA-256 is {digest}, and the statement names no such file"
-        differing, missing, count = [] if named else [Differing(path=str(place), what=what)], [], 1
-        target = f"{', '.join(named[:NAMED])}, of {target}" if named and named != [target] else target
-    else:
-        raise AuditError("there is no such file or folder", where=str(place))
+        differing = [] if named else [Differing(path=str(place), what=what)]
     return Checked(
-        target=target,
+        target=f"{', '.join(named[:NAMED])}, of {target}" if named and named != [target] else target,
         revision=str(place),
         commit=commit,
         signer=signer,
@@ -208,11 +208,33 @@ def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | 
     )
 
 
+def _named_by_hash(place: Path, signed: Sequence[File], progress: Progress | None) -> list[str]:
+    """The paths of what was signed by its recorded hash and is what lies at a place."""
+    known = [file for file in signed if file.is_folder == place.is_dir()]
+    made = {algorithm: _recorded_as(place, algorithm, progress) for algorithm in {file.algorithm for file in known}}
+    return [file.path for file in known if made[file.algorithm] == file.hash]
+
+
+def _recorded_as(place: Path, algorithm: str, progress: Progress | None) -> str:
+    """The hash that DVC records of a file or folder."""
+    if place.is_file():
+        return file_hash(place, algorithm, progress)
+    return folder_hash((path, file_hash(file, algorithm, progress)) for path, file in _files_in(place).items())
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
+    """Path below a folder -> each file in it."""
+    return {place.relative_to(folder).as_posix(): place for place in sorted(folder.rglob("*")) if place.is_file()}
+
+
 def _check_folder(
     place: Path, signed: Mapping[str, str], progress: Progress | None
 ) -> tuple[list[Differing], list[str], int]:
     """What differs from the files that were attested, what is missing of them, and how many there are here."""
-    here = {p.relative_to(place).as_posix(): p for p in sorted(place.rglob("*")) if p.is_file()}
+    here = _files_in(place)
+    if not signed:
+        what = "its files don't make the hash that was signed"
+        return [Differing(path=str(place), what=what)], [], len(here)
     common = posixpath.commonpath([f"/{posixpath.dirname(path)}" for path in signed])[1:]
     base = max(_parents(common), key=lambda folder: sum(posixpath.join(folder, path) in signed for path in here))
     expected = {posixpath.relpath(path, base or "."): digest for path, digest in signed.items()}

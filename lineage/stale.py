@@ -64,4 +64,3 @@ def _change(entry: Entry) -> str:
     words = f"{entry.kind} {entry.what}"
     valued = (Change.PARAMETER, Change.SEED, Change.SOURCE, Change.ENVIRONMENT)
     return f"{words} {shown(entry.before)} -> {shown(entry.after)}" if entry.kind in valued else words
-

@@ -13,7 +13,7 @@ import pygit2
 import pytest
 from typer.testing import CliRunner
 
-from lineage.attestation import attest, check
+from lineage.attestation import attest, check, check_file
 from lineage.changes import Change
 from lineage.cli import app
 from lineage.diff import diff
@@ -323,6 +323,26 @@ def test_what_is_left_out_is_signed_by_its_hash(thin: Project, tmp_path: Path, m
         edit(project, name, digest, digest[::-1])
     code, text = said(project, monkeypatch, *checking)
     assert code == 1 and f"{MODEL}: its hash is {digest[::-1]}, {digest} was signed" in text
+
+
+def test_a_file_or_folder_in_somebody_s_hand_is_what_was_signed_by_its_hash(simulated: Project, tmp_path: Path) -> None:
+    project, key = ran(simulated, tmp_path / "project"), tmp_path / "key"
+    keep(Repository(project.root), project.root / KEPT, largest=10)
+    (project.root / ".dvc/cache").rename(tmp_path / "cache")
+    generate_key(key)
+    of_report, of_parts = (
+        attest(Repository(project.root), target, key, str(project.root / KEPT)) for target in (REPORT, PARTS)
+    )
+    model, folder = tmp_path / "downloaded.bin", tmp_path / "folder"
+    shutil.copy(project.root / MODEL, model)
+    shutil.copytree(project.root / PARTS, folder)
+    public = tmp_path / "key.pub"
+    assert check_file(model, of_report, public).target == f"{MODEL}, of {REPORT}"
+    assert check_file(folder, of_parts, public).holds
+    flip(model)
+    flip(folder / "a.txt")
+    for place, statement in ((model, of_report), (folder, of_parts)):
+        assert not check_file(place, statement, public).holds
 
 
 def test_what_was_signed_by_its_hash_is_hashed_where_its_bytes_are(simulated: Project, tmp_path: Path) -> None:
