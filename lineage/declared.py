@@ -26,6 +26,8 @@ SLOWEST = 10**7
 """Templates times characters of a text: DVC looks for the end of each in all of it."""
 WIDEST = 1 << 20
 """Characters of a file of variables."""
+LONGEST = 1 << 27
+"""Characters that the templates of a dvc.yaml may come to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,33 @@ def _file(state: State, place: Any, path: str) -> list[Declared]:
         resolver = DataResolver(place, own, parsed)
         if (count := sum(map(_count, resolver.definitions.values()))) > MOST:
             raise Unreadable(f"it declares {count} stages, more than {MOST}")
-        stages, project = resolver.resolve()["stages"] or {}, state.repository.folder  # None where there are none
-        return [_declared(name, stage, address(name, path, project), own) for name, stage in stages.items()]
+        project = state.repository.folder
+        return [
+            _declared(name, stage, address(name, path, project), own) for name, stage in _resolved(resolver, parsed)
+        ]
     except Exception as error:  # the resolver's assertions and ends of recursion, too: the file may hold anything
         raise Unreadable(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _resolved(resolver: DataResolver, parsed: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(Name, stage) with its templates filled in.
+
+    Raises:
+        Unreadable: they fill more memory than any project needs.
+    """
+    variables = len(json.dumps(resolver.context, default=str))
+    for name in resolver.definitions:
+        written = json.dumps(parsed["stages"][name], default=str)
+        own = len(written) + WIDEST * ('"vars"' in written)
+        if written.count("${") * (variables + own) > LONGEST:
+            raise Unreadable(f"the templates of {name} may come to more than {LONGEST} characters")
+    made = 0
+    for key in resolver.get_keys():
+        for name, stage in resolver.resolve_one(key).items():
+            made += sum(map(len, _texts(stage)))
+            if made > LONGEST:
+                raise Unreadable(f"its templates come to more than {LONGEST} characters")
+            yield name, stage
 
 
 def _texts(value: Any) -> Iterator[str]:

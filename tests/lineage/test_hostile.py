@@ -247,6 +247,10 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "packages of brackets": (file("requirements.lock", "a[\n" * 50_000), ""),
     "a page that cites endless digits": (page(f"{METRICS}:score"), ""),
     "templates without end": (pipeline("vars: [a: b]\nstages:\n  a:\n    cmd: " + "${" * 50_000), ""),
+    "templates of a large variable": (
+        pipeline(f"vars: [a: {'x' * 500_000}]\nstages:\n  a:\n    cmd: {'${a}' * 1000}\n"),
+        "may come to more than",
+    ),
     "parameters by an absolute path": (parameter_file("OUTSIDE/secret.yaml"), "lies outside the repository"),
     "by dots": (parameter_file("../outside/secret.yaml"), "lies outside the repository"),
     "parameters behind a link": (link("params.yaml", "OUTSIDE/secret.yaml"), "lies outside the repository"),
