@@ -14,6 +14,7 @@ import pygit2
 from pygit2.enums import AttrCheck, FileMode
 
 POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\nsize \d+\n")
+NOT_HERE = "kept by Git LFS, and its file is not here (git lfs pull)"
 LONGEST = 1024
 """Bytes of a pointer, by LFS's specification."""
 LINKS = 40

@@ -13,7 +13,7 @@ from pathlib import Path
 import pygit2
 from pathspec import GitIgnoreSpec
 
-from lineage.checkout import Form, entries_under, entry_at, is_pointer, laid_out
+from lineage.checkout import NOT_HERE, Form, entries_under, entry_at, is_pointer, laid_out
 from lineage.errors import Missing
 from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
@@ -80,7 +80,7 @@ class State(ABC):
             if isinstance(each, pygit2.Commit):
                 return f"the submodule {file}, whose commit {each.id} is not here (git submodule update --init)"
             if is_pointer(self.committed(file) or b""):
-                return f"{file} is kept by Git LFS, and its file is not here (git lfs pull)"
+                return f"{file} is {NOT_HERE}"
         return None
 
     def keeps(self, path: str) -> bool:

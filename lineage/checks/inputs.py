@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lineage.checkout import is_pointer
+from lineage.checkout import NOT_HERE, is_pointer
 from lineage.checks.case import Case
 from lineage.hashing import file_hash, folder_hash
 from lineage.model import Fault, File, Finding, Kind, Run
@@ -57,8 +57,7 @@ def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterato
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what="it is gone; the stage read it")
         return
     if any(is_pointer(place) for place in files.values()):
-        what = "kept by Git LFS, and its file is not here (git lfs pull)"
-        yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=what)
+        yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=NOT_HERE)
         return
     here = {path: file_hash(place, file.algorithm) for path, place in files.items()}
     found = folder_hash(here.items()) if file.is_folder else here.get("", "a folder")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lineage.checkout import NOT_HERE, is_pointer
 from lineage.checks.case import Case
 from lineage.contents import listed, whole_hash
 from lineage.hashing import Progress, file_hash, stream_hash
@@ -129,8 +130,15 @@ def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
         yield _edited(case, run, file.path, f"the commit has {found}, the stage wrote {file.hash}")
 
 
-def _edited(case: Case, run: Run, path: str, what: str) -> Finding:
-    return Finding(fault=_fault(case, run, path), run=run.name, path=path, what=what)
+def _edited(case: Case, run: Run, path: str, what: str, here: Iterable[Path] | None = None) -> Finding:
+    """That a path hasn't the bytes that its stage wrote, or only pointers to them.
+
+    Args:
+        here: the files that lie there; without, it is the commit that hasn't.
+    """
+    absent = case.state.absent(path) if here is None else NOT_HERE if any(map(is_pointer, here)) else None
+    fault = Fault.UNCHECKED if absent else _fault(case, run, path)
+    return Finding(fault=fault, run=run.name, path=path, what=absent or what)
 
 
 def _fault(case: Case, run: Run, path: str) -> Fault:
@@ -154,7 +162,7 @@ def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Cla
     if not (here.is_dir() if file.is_folder else here.is_file()):  # a pipe is neither
         kind = "a folder" if here.is_dir() else "a file" if here.is_file() else "no file"
         what = f"it is {kind}, the stage wrote {'a folder' if file.is_folder else 'a file'}"
-        yield _edited(case, run, file.path, what)
+        yield _edited(case, run, file.path, what, ())
     elif not file.is_folder:
         claims.append(_claim(run, file, "", here, file.hash or ""))
     else:
@@ -162,11 +170,11 @@ def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Cla
         listing = case.contents.listing(file)
         if listing is None:
             what = "its files don't make the hash that the stage recorded, and the list of what it wrote is not here"
-            yield _edited(case, run, file.path, what)
+            yield _edited(case, run, file.path, what, files.values())
             return
         for name in sorted(set(files) ^ set(listing)):
             what = "the stage wrote no such file" if name in files else "it is gone; the stage wrote it"
-            yield _edited(case, run, f"{file.path}/{name}", what)
+            yield _edited(case, run, f"{file.path}/{name}", what, ())
         both = sorted(set(files) & set(listing))
         claims += [_claim(run, file, name, files[name], listing[name]) for name in both]
 
@@ -190,9 +198,11 @@ def _name(file: File) -> str:
 
 
 def _corrupt(case: Case, claim: Claim, found: str) -> Finding:
-    fault = Fault.CACHE if claim.in_cache else _fault(case, case.graph.runs[claim.run], claim.path)
-    what = f"{'the cache has' if claim.in_cache else 'here it is'} {found}, the stage wrote {claim.expected}"
-    return Finding(fault=fault, run=claim.run, path=claim.path, what=what)
+    run = case.graph.runs[claim.run]
+    if claim.in_cache:
+        what = f"the cache has {found}, the stage wrote {claim.expected}"
+        return Finding(fault=Fault.CACHE, run=run.name, path=claim.path, what=what)
+    return _edited(case, run, claim.path, f"here it is {found}, the stage wrote {claim.expected}", [claim.place])
 
 
 def check_remote(case: Case, remote: Any, name: str) -> Iterator[Finding]:

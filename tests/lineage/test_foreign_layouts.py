@@ -276,6 +276,18 @@ def test_a_file_of_git_lfs_is_what_its_pointer_stands_for(project: Project, tmp_
     assert found(project) == not_here  # as in a clone without LFS
 
 
+def test_a_metric_of_git_lfs_whose_file_is_not_here_is_not_called_edited(project: Project, tmp_path: Path) -> None:
+    place = in_lfs(project, METRICS)
+    assert_clean(project, tmp_path)
+    shutil.rmtree(project.root / ".dvc/cache")
+    place.unlink()
+    assert (Fault.UNCHECKED, METRICS) in found(project, "HEAD")
+    project.write(METRICS, Repository(project.root).git.head.peel(pygit2.Tree)[METRICS].data)
+    assert (Fault.UNCHECKED, METRICS) in found(project)
+    project.write(METRICS, b"{}")
+    assert (Fault.METRIC, METRICS) in found(project)
+
+
 def test_links_inside_the_repository_are_followed(project: Project, tmp_path: Path) -> None:
     project.write("lib/real.py", b"FACTOR = 3\n")
     (project.root / "code/shared.py").unlink()
