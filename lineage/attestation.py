@@ -188,7 +188,10 @@ def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | 
     if not place.is_dir() and not place.is_file():
         raise AuditError("there is no such file or folder", where=str(place))
     subjects = {each["name"] for each in json.loads(payload)["subject"]}
-    named, differing, missing, count = _named_by_hash(place, _said_by_hash(payload), progress), [], [], 1
+    named = _named_by_hash(place, _said_by_hash(payload), progress)
+    differing: list[Differing] = []
+    missing: list[str] = []
+    count = 1
     if not named and place.is_dir():
         signed = {path: digest for path, digest, _, former in files if path in subjects and former is None}
         differing, missing, count = _check_folder(place, signed, progress)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lineage.declared import declared_in, pipeline_file
+from lineage.declared import Declarations, declared_in, declared_stages, pipeline_file
 from lineage.errors import Unreadable
 from lineage.lockfile import data_run, lock_run, lock_stages, resolve
 from lineage.model import File, Gap, Kind, Run
@@ -129,8 +129,22 @@ class Graph:
 
     @cached_property
     def made(self) -> dict[str, tuple[Run, File]]:
-        """Path -> the run and the output that it is."""
-        return {file.path: (run, file) for run in self.runs.values() for file in run.outputs}
+        """Path -> the run and the output that it is; where a stage was renamed, of the current run."""
+        made: dict[str, tuple[Run, File]] = {}
+        for run in self.runs.values():
+            for file in run.outputs:
+                if file.path not in made or self.is_current(run) or not self.is_current(made[file.path][0]):
+                    made[file.path] = run, file
+        return made
+
+    @cached_property
+    def declared(self) -> Declarations:
+        """What the dvc.yaml files say now."""
+        return declared_stages(self.state)
+
+    def is_current(self, run: Run) -> bool:
+        """Whether dvc.yaml has a run's stage still, as far as it can be read; DVC keeps the run if not."""
+        return run.kind is not Kind.STAGE or run.name in self.declared.stages or not self.declared.knows(run.file)
 
     def producers(self, path: str) -> list[tuple[Run, File]]:
         """The outputs that a path is, lies in, or contains."""

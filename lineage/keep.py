@@ -155,7 +155,7 @@ def _write(repository: Repository, graph: Graph, commit: str, folder: Path, larg
     contents = Contents(graph.state)
     files = dict(_described(repository, graph))
     left_out = []
-    for file in (file for run in graph.runs.values() for file in run.outputs):
+    for _, file in Case(graph, (*graph.runs,)).outputs():
         if file.hash is None or file.is_external or _inside(repository, file.path) is None:
             continue
         found = _small(file, contents, largest)

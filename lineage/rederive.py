@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lineage.agreement import Again, Agreement, Comparison, is_metric, within
 from lineage.contents import Contents, parsed
-from lineage.declared import declared_stages
 from lineage.errors import AuditError, Missing
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash
@@ -141,7 +140,7 @@ def rederive(
 
 
 def _plan(graph: Graph, target: Target) -> _Plan:
-    said = declared_stages(graph.state)
+    said = graph.declared
     for path, why in said.unread.items():
         raise Missing(f"{path} can't be read: {why}", where=graph.state.name)
     declared = said.stages

@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import Any
 
 from lineage.contents import Contents, read_value, whole_hash
-from lineage.declared import Declarations, declared_stages, frozen_stages
+from lineage.declared import Declarations, frozen_stages
 from lineage.errors import Unreadable
 from lineage.graph import Graph
 from lineage.hashing import bytes_hash, folder_hash
 from lineage.manifests import Manifest, manifest_of
-from lineage.model import File, Kind, Run
+from lineage.model import File, Run
 from lineage.states import State
 
 
@@ -44,10 +44,10 @@ class Case:
         """The runs that are asked about, what is read before what reads it."""
         return tuple(self.graph.runs[name] for name in self.names)
 
-    @cached_property
+    @property
     def declared(self) -> Declarations:
         """What the dvc.yaml files say now."""
-        return declared_stages(self.state)
+        return self.graph.declared
 
     def declares(self, name: str) -> bool:
         """Whether dvc.yaml has a stage that dvc.lock has no record of."""
@@ -66,8 +66,7 @@ class Case:
     @cached_property
     def left_over(self) -> frozenset[str]:
         """The runs whose stage dvc.yaml no longer has, such as those of a seed that was removed; DVC keeps them."""
-        stages = (run for run in self.runs if run.kind is Kind.STAGE and self.declared.knows(run.file))
-        return frozenset(run.name for run in stages if run.name not in self.declared.stages)
+        return frozenset(run.name for run in self.runs if not self.graph.is_current(run))
 
     @cached_property
     def live(self) -> dict[str, Run]:
@@ -75,10 +74,12 @@ class Case:
         return {run.name: run for run in self.runs if run.name not in self.frozen | self.left_over}
 
     def outputs(self) -> Iterator[tuple[Run, File]]:
-        """Every output of the runs."""
+        """Every output of the runs, but what one made whose stage was renamed: another has made it anew since."""
         for run in self.runs:
             for file in run.outputs:
-                yield run, file
+                maker, _ = self.graph.made[file.path]
+                if maker is run or self.graph.is_current(run) or not self.graph.is_current(maker):
+                    yield run, file
 
     def manifest(self, run: Run) -> Manifest | None:
         """A run's manifest, where it has one."""

@@ -36,6 +36,7 @@ class _Document:
             self._document.add_namespace(prefix, f"urn:lineage:{prefix}:") for prefix in ("file", "run", "agent", "dvc")
         )
         self._entities: dict[tuple[str, str | None], QualifiedName] = {}
+        self._attributed: set[tuple[QualifiedName, QualifiedName]] = set()
         files = [file for step in traced.steps for file in (*(read.file for read in step.inputs), *step.outputs)]
         self._versions = Counter(path for path, _ in {(file.path, file.hash) for file in files})
         self._software = self._document.agent(
@@ -81,8 +82,10 @@ class _Document:
         self._document.generation(made, run)
         for used in data:
             self._document.derivation(made, used, run)
-        if recorded is not None:
-            self._document.attribution(made, self._person(recorded))
+        person = self._person(recorded) if recorded is not None else None
+        if person is not None and (made, person) not in self._attributed:  # two runs may have made the same bytes
+            self._attributed.add((made, person))
+            self._document.attribution(made, person)
 
     def _entity(self, file: File, more: dict[str, str | None] | None = None) -> QualifiedName:
         """The entity of a version of a file, made where it is first met; of several each is named by its hash, too."""

@@ -20,9 +20,11 @@ from lineage.checks.manifests import check_manifests
 from lineage.cli import app
 from lineage.errors import AuditError
 from lineage.graph import Graph
+from lineage.keep import keep
 from lineage.model import Fault
 from lineage.repository import Repository
 from lineage.states import open_state
+from lineage.trace import trace
 from lineage.verify import verify
 from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, SHARED, Project, flip
 
@@ -305,6 +307,19 @@ def test_of_a_run_whose_stage_is_gone_only_its_outputs_are_held_against_the_reco
     assert not any(fault.proves_wrong for fault in verify(Repository(project.root)).findings)
     flip(project.root / REPORT)
     assert found(project) == {*expected, (Fault.OUTPUT, "report", REPORT)}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_run_of_a_stage_that_was_renamed_makes_nothing_any_more(project: Project, last: bool) -> None:
+    """DVC leaves it in dvc.lock with the output as it was, before the new name or, if taken back, after it."""
+    lock = project.lock()
+    (metric,) = (out for out in lock["evaluate"]["outs"] if out["path"] == METRICS)
+    former = {**lock["evaluate"], "outs": [{**metric, "md5": "0" * 32}]}
+    project.write_lock({**lock, "scored": former} if last else {"scored": former, **lock})
+    project.commit("renamed")
+    assert found(project, "HEAD") == {(Fault.LEFT_OVER, "scored", "dvc.lock")}
+    keep(Repository(project.root), project.root.parent / "kept")
+    assert trace(Repository(project.root), f"{METRICS}:score", "HEAD").target.runs == ("evaluate",)
 
 
 # What can be read of a broken project
