@@ -106,8 +106,9 @@ def attest(
         progress: is told how many bytes were hashed.
 
     Raises:
-        AuditError: the revision, the target or the key isn't there, a file's bytes are missing, or they aren't those
-            that the record names.
+        AuditError: the revision, the target or the key isn't there.
+        Missing: a file's bytes are missing.
+        Wrong: they aren't those that the record names.
     """
     traced = trace(repository, target, revision)
     return sign(statement(Closure(repository, traced, progress)), key)
@@ -273,7 +274,8 @@ def statement(closure: Closure) -> bytes:
     """The statement about a closure, as JSON.
 
     Raises:
-        AuditError: a file's bytes are missing, or aren't those that the record names.
+        Missing: a file's bytes are missing.
+        Wrong: they aren't those that the record names.
     """
     closure.check_record()
     members, subjects = closure.members(), closure.subjects()

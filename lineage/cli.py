@@ -28,7 +28,7 @@ from lineage.commands.rederive import rederive_command
 from lineage.commands.trace import trace_command
 from lineage.commands.used import used_command
 from lineage.commands.verify import verify_command
-from lineage.errors import AuditError, Missing, Unreadable
+from lineage.errors import AuditError, Missing, Unreadable, Wrong
 from lineage.text import visible
 
 LONGEST = 4000
@@ -76,7 +76,8 @@ def main() -> None:
     try:
         app()
     except AuditError as error:
-        _end(str(error), Exit.PARTIAL if isinstance(error, Missing) else Exit.MISTAKE)
+        codes = {Wrong: Exit.WRONG, Missing: Exit.PARTIAL}
+        _end(str(error), next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.MISTAKE))
     except KeyboardInterrupt:
         sys.exit(130)
     except SystemExit as error:  # typer's 1 where whoever read the answer has gone

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from lineage.changes import is_data_file
 from lineage.contents import Contents, parsed, whole_hash
-from lineage.errors import AuditError, Missing
+from lineage.errors import AuditError, Missing, Wrong
 from lineage.hashing import BLOCK, LEGACY, Progress, folder_hash, stream_hash
 from lineage.model import File, Run
 from lineage.repository import Repository
@@ -206,7 +206,8 @@ class Closure:
         """What the bytes hash to, which the record has to agree with.
 
         Raises:
-            AuditError: bytes are missing, or aren't those that the record names; parameters aren't what a run read.
+            Missing: bytes are missing.
+            Wrong: they aren't those that the record names.
         """
         asked = [*members]
         found = {m: d for past, part in self._former.items() for m, d in part.hashed(_of(asked, past)).items()}
@@ -224,7 +225,7 @@ class Closure:
         self._hashed.update(zip((m.path for m in todo), self.places.digests(found), strict=True))
         wrong = [*self._wrong(places)]
         if wrong:
-            raise AuditError("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: dvc-lineage verify")
+            raise Wrong("\n  ".join(wrong[:NAMED]), where=self.state.name, todo="See: dvc-lineage verify")
         return {m: self._hashed[m.path] for m in members}
 
     def left_out(self, members: Iterable[Member]) -> frozenset[Member]:
@@ -240,7 +241,8 @@ class Closure:
         """Hold parameter files and folders against what the runs read, and what one run read against what others did.
 
         Raises:
-            AuditError: they differ, or it isn't known who made something.
+            Missing: it isn't known who made something.
+            Wrong: they differ.
         """
         lost = [read.file.path for step in self._steps for read in step.inputs if read.role is Role.LOST]
         if lost:
@@ -253,7 +255,7 @@ class Closure:
                 first, other = known.setdefault((file.path, file.algorithm), (file.hash, step.name))
                 if first != file.hash:
                     what = f"{step.name} read {file.hash}, the record of {other} says {first}"
-                    raise AuditError(what, where=file.path)
+                    raise Wrong(what, where=file.path)
             for name, parameters in _by_file(step.parameters).items():
                 self._check_parameters(step, name, parameters)
             for read in step.inputs:
@@ -351,7 +353,7 @@ class Closure:
         for parameter in parameters:
             now = value_at(content, parameter.key)
             if not same(now, parameter.value):
-                raise AuditError(
+                raise Wrong(
                     f"{parameter.key} is {shown(now)}, {step.name} ran with {shown(parameter.value)}",
                     where=file,
                     todo="Run it again (dvc repro), or name a revision that has both",
@@ -362,7 +364,7 @@ class Closure:
         members = [*self._folder(file, Part.CODE)]
         entries = {m.path[len(file.path) + 1 :]: d.md5 for m, d in self._hash(members).items()}
         if file.algorithm != LEGACY and folder_hash(entries.items()) != file.hash:
-            raise AuditError(f"it has other files than those that {step.name} read", where=file.path)
+            raise Wrong(f"it has other files than those that {step.name} read", where=file.path)
 
 
 def _of(members: Iterable[Member], commit: str | None) -> list[Member]:

@@ -27,5 +27,9 @@ class Missing(AuditError):
     """What an answer needs isn't here, or can't be read; no mistake of the user."""
 
 
+class Wrong(AuditError):
+    """What is asked about isn't as its record or signature says; no mistake of the user."""
+
+
 class Unreadable(Exception):
     """A file that can't be understood; its text says why."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from lineage.checks.case import Case
 from lineage.checks.outputs import Hashes, check_outputs
 from lineage.contents import Contents
-from lineage.errors import AuditError, Missing
+from lineage.errors import AuditError, Missing, Wrong
 from lineage.graph import Graph
 from lineage.hashing import Progress, bytes_hash
 from lineage.model import File, Finding, Frozen
@@ -60,8 +60,8 @@ def keep(
         progress: is told how many bytes were hashed.
 
     Raises:
-        AuditError: a file that is no record's is in the way, or DVC or git would take it for something else; or the
-            record doesn't hold, or the code that its stages ran isn't committed.
+        AuditError: a file that is no record's is in the way, or DVC or git would take it for something else.
+        Wrong: the record doesn't hold, or the code that its stages ran isn't committed.
     """
     folder = folder.resolve()
     _check_folder(repository, folder)
@@ -233,7 +233,7 @@ def _refuse(state: State, findings: Iterable[Finding]) -> None:
     if wrong:
         named = [f"{f.fault}: {f.path}{f' ({f.run})' if f.run else ''}: {f.what}" for f in wrong[:NAMED]]
         more = [f"and {len(wrong) - NAMED} more"] if len(wrong) > NAMED else []
-        raise AuditError(
+        raise Wrong(
             "the record doesn't hold, so it isn't kept:\n    " + "\n    ".join([*named, *more]),
             where=state.name,
             todo="Commit the code that the stages ran, or run them again; see also: dvc-lineage verify",

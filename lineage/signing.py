@@ -20,12 +20,12 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error, VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Wrong
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
-class Forged(AuditError):
+class Forged(Wrong):
     """What is signed is not what lies here: edited, cut short, or signed by somebody else."""
 
 

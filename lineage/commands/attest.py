@@ -8,20 +8,18 @@ import typer
 from lineage.attestation import Checked, attest, check, check_file
 from lineage.commands.common import (
     AsJson,
-    Exit,
     Output,
     Revision,
     Target,
     answer,
     end,
-    err,
     escape,
     hashing,
     here,
     out,
     write,
 )
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Wrong
 from lineage.signing import Forged, generate_key
 
 
@@ -41,9 +39,9 @@ def attest_command(
 ) -> None:
     """Sign what a target is and every file that it came from: an in-toto statement with SLSA provenance.
 
-    All bytes are hashed anew. What is missing, or isn't as dvc.lock says, is refused; but of what a kept record left
-    out, the recorded hash is signed. Who can change files can change hashes and an unsigned record with them: what
-    your public key signs is what others need not take on trust.
+    All bytes are hashed anew. What isn't as dvc.lock says (exit code 1) or is missing (3) is refused; but of what a
+    kept record left out, the recorded hash is signed. Who can change files can change hashes and an unsigned record
+    with them: what your public key signs is what others need not take on trust.
     """
     with hashing() as progress:
         made = attest(here(), target, key, rev, progress)
@@ -83,8 +81,7 @@ def check_command(
             else:
                 found = check_file(attestation, data, key, progress)
     except Forged as error:
-        err.print(f"[red]{escape(f'{signed}: {error}')}")
-        raise typer.Exit(Exit.WRONG) from None
+        raise Wrong(str(error), where=str(signed)) from None
     if as_json:
         answer(found.model_dump_json(indent=2))
     else:

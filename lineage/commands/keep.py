@@ -21,9 +21,9 @@ def keep_command(
 ) -> None:
     """Write dvc.lock, dvc.yaml, parameters and small outputs into DIR, which is then a REV for every other command.
 
-    All that is here is verified first; a record that doesn't hold, or whose code isn't committed, is refused. A record
-    shows edits, but not those of someone who makes its hashes, and a number wherever it stands, agree again: to rule
-    that out, sign it (`attest TARGET --rev DIR`).
+    All that is here is verified first; a record that doesn't hold, or whose code isn't committed, is refused (exit
+    code 1). A record shows edits, but not those of someone who makes its hashes, and a number wherever it stands, agree
+    again: to rule that out, sign it (`attest TARGET --rev DIR`).
     """
     with hashing() as progress:
         made = keep(here(), folder, revision, largest, progress)

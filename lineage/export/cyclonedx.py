@@ -36,7 +36,8 @@ def cyclonedx(closure: Closure, results: Iterable[Measured]) -> bytes:
         results: what was measured on it.
 
     Raises:
-        AuditError: the target's bytes are missing, or aren't those that the record names.
+        Missing: the target's bytes are missing.
+        Wrong: they aren't those that the record names.
         InvalidExport: the document isn't what CycloneDX's schema says.
     """
     traced = closure.trace

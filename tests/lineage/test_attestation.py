@@ -14,9 +14,10 @@ from google.protobuf.json_format import ParseDict
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from typer.testing import CliRunner
 
+from lineage import cli
 from lineage.attestation import BUILD_TYPE, PREDICATE, attest, check
 from lineage.cli import app
-from lineage.errors import AuditError
+from lineage.errors import AuditError, Missing, Wrong
 from lineage.hashing import file_hash
 from lineage.repository import Repository
 from lineage.signing import Forged, generate_key, sign
@@ -176,20 +177,33 @@ def test_what_is_nowhere_is_missing_and_not_wrong(plain: Path, key: Path, signed
 def test_bytes_that_are_not_the_records_are_refused(name: str, plain: Path, key: Path, tmp_path: Path) -> None:
     root = copied(plain, tmp_path)
     flip(root / name)
-    with pytest.raises(AuditError, match=name.partition("/a")[0]):
+    with pytest.raises(Wrong, match=name.partition("/a")[0]):
         attest(Repository(root), "metrics.json", key)
 
 
 def test_missing_bytes_and_changed_parameters_are_refused(plain: Path, key: Path, tmp_path: Path) -> None:
     root = copied(plain, tmp_path)
     (root / "params.yaml").write_text((root / "params.yaml").read_text().replace("seed: 3", "seed: 4"))
-    with pytest.raises(AuditError, match=r"seed is 4, train ran with 3"):
+    with pytest.raises(Wrong, match=r"seed is 4, train ran with 3"):
         attest(Repository(root), "model", key)
     run(["git", "checkout", "--quiet", "params.yaml"], root)
     (root / "rows.txt").unlink()
     shutil.rmtree(root / ".dvc/cache")
-    with pytest.raises(AuditError, match=r"rows\.txt.*\n.*dvc pull"):
+    with pytest.raises(Missing, match=r"rows\.txt.*\n.*dvc pull"):
         attest(Repository(root), "model", key)
+
+
+@pytest.mark.parametrize(("error", "code"), [(AuditError, 2), (Wrong, 1), (Forged, 1), (Missing, 3)])
+def test_a_refusal_ends_with_its_code(
+    error: type[AuditError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise error("refused")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, "error: refused\n")
 
 
 def test_nasty_names_imports_legacy_hashes_and_no_commit(
