@@ -3,6 +3,7 @@
 Entries are JSON, so that a foreign file there can give wrong text and run nothing.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Any
 import diskcache
 from platformdirs import user_cache_dir
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is kept changes its shape."""
 LIMIT = 1 << 30
 """Bytes; older entries go first."""
@@ -46,7 +47,8 @@ def remembered(kind: str, key: str, make: Callable[[], Any]) -> Any:
         found = _kept().get(name)
         if found is None:
             found = make()
-            _kept().set(name, found)
+            if json.loads(json.dumps(found)) == found:  # a key that is a number would come back as text
+                _kept().set(name, found)
     except (OSError, diskcache.Timeout):  # a full disk, or a cache folder that can't be written
         return make()
     return found

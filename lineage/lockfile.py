@@ -18,8 +18,8 @@ STAGE = re.compile(rb" +(?=[^\s#])")
 CONFLICTS = (b"<<<<<<< ", b">>>>>>> ")
 HEADS = (b"schema: '2.0'", b'schema: "2.0"')
 FILES = re.compile(
-    rb"^    (deps|outs):\n((?:    - path: [A-Za-z_][\w./@+=-]*\n(?:      (?:hash|md5|size|nfiles): [0-9a-z.]+\n)+)+)"
-    rb"(?=    [a-z]|\Z)",
+    rb"^    (deps|outs):\n"
+    rb"((?:    - path: [A-Za-z_][\w./@+=-]*\n(?:      (?:hash|md5|size|nfiles): [0-9a-z.]{1,64}\n)+)+)(?=    [a-z]|\Z)",
     re.MULTILINE,
 )
 """A list of files as DVC nearly always writes it."""
@@ -60,21 +60,19 @@ def _parsed_stage(text: bytes) -> Any:
 def _read_stage(text: bytes) -> dict[str, Any]:
     """A stage's entry. Its lists of files are nearly all of it, and mostly plain enough to need no YAML parser."""
     lists: dict[str, Any] = {}
-    twice: list[str] = []
+    mark = hashlib.sha256(text).hexdigest()  # which the text itself can't hold
 
     def take(match: re.Match[bytes]) -> bytes:
         files = [_plain_file(entry.decode()) for entry in ENTRY.findall(match[2])]
         if None in files:
             return match[0]
-        twice.extend({name := match[1].decode()} & lists.keys())
-        lists[name] = files
-        return b""
+        lists[match[1].decode()] = files
+        return b"    %b: %b\n" % (match[1], mark.encode())
 
     stages = _checked_stages(load(FILES.sub(take, text)))
-    for name, entry in stages.items():
-        twice.extend(lists.keys() & entry.keys())
-        if twice:
-            raise Unreadable(f"stage {name!r} has {twice[0]} twice, which DVC refuses")
+    for entry in stages.values():
+        if any(entry.get(name) != mark for name in lists):  # what looks like a list is text, or a parameter
+            return _checked_stages(load(text))
         entry.update(lists)
     return stages
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+import lineage.lockfile
 from lineage.errors import Unreadable
 from lineage.lockfile import data_run, lock_run, lock_stages, stage_texts
 from lineage.model import File, Kind
@@ -133,3 +134,29 @@ def test_a_hash_that_is_none_is_no_place_in_the_cache(digest: object) -> None:
 def test_parameters_that_are_no_values_by_name_are_not_as_dvc_writes_them(params: object) -> None:
     with pytest.raises(Unreadable, match="not as DVC writes it"):
         lock_run("a", {"cmd": "x", "params": params}, "dvc.lock", "")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        f'  a:\n    cmd: "x\n    outs:\n    - path: m\n      md5: {MD5}\n    deps: "\n',
+        f" a:\n  cmd: x\n  params:\n   p.yaml:\n    outs:\n    - path: m\n      md5: {MD5}\n",
+    ],
+    ids=["in a command", "in a parameter"],
+)
+def test_what_only_looks_like_a_list_of_files_is_none(stage: str) -> None:
+    text = f"schema: '2.0'\nstages:\n{stage}"
+    assert lock_stages(text.encode()) == YAML(typ="safe").load(StringIO(text))["stages"]
+
+
+def test_a_size_without_end_is_a_clear_line() -> None:
+    stage = f"  a:\n    cmd: x\n    outs:\n    - path: m\n      md5: {MD5}\n      size: {'9' * 5000}\n"
+    with pytest.raises(Unreadable, match="larger than any"):
+        lock_stages(f"schema: '2.0'\nstages:\n{stage}".encode())
+
+
+def test_a_number_that_is_a_key_stays_one_when_it_is_remembered() -> None:
+    text = b"schema: '2.0'\nstages:\n  a:\n    cmd: remembered\n    params:\n      p.yaml:\n        rates: {1: 0.1}\n"
+    for _ in range(2):
+        assert lock_stages(text)["a"]["params"] == {"p.yaml": {"rates": {1: 0.1}}}
+        lineage.lockfile._known.clear()
