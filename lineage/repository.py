@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -30,6 +31,10 @@ WORKSPACE = "workspace"
 """The name of what lies in the folder now, committed or not."""
 OBJECT = re.compile(r"(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 """A file of DVC's cache, from the cache's folder."""
+REFERENCES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}", "refs/remotes/{}/HEAD")
+"""Where git looks for a name."""
+WHOLE, BEGINNING = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{4,39}")
+"""A commit's hash, which means nothing else, and what may be the beginning of one."""
 FIRST = 10
 """The priority of a place for objects that comes before git's own, which have 1 and 2."""
 
@@ -126,9 +131,12 @@ class Repository:
         Raises:
             AuditError: nothing has this name, or several things have.
         """
-        for experiment in self.experiments(queued=False):
-            if experiment.name == name:
-                return experiment
+        experiments = [each for each in self.experiments(queued=False) if each.name == name]
+        if len({*self._meanings(name).values()}) > 1:
+            known = ", ".join(f"{full} ({commit[:10]})" for full, commit in self._meanings(name).items())
+            raise AuditError(f"{name!r} names several revisions: {known}", todo="Name the one by its whole hash")
+        if experiments:
+            return experiments[0]
         try:
             commit = self.git.revparse_single(name).peel(pygit2.Commit)
         except (KeyError, ValueError, pygit2.GitError, pygit2.InvalidSpecError) as error:
@@ -138,6 +146,29 @@ class Repository:
             problem = "names several revisions" if "ambiguous" in str(error) else "names no revision and no experiment"
             raise AuditError(f"{name!r} {problem}", todo="See `git log`, `dvc exp list --all-commits`") from None
         return Named(name, str(commit.id))
+
+    def names(self, name: str) -> bool:
+        """Whether a name means a commit, branch, tag or experiment."""
+        return bool(self._meanings(name))
+
+    def _meanings(self, name: str) -> dict[str, str]:
+        """All that a name may mean, in full -> its commit. Git takes the first of several, and who writes a repository
+        chooses their names.
+
+        Args:
+            name: also with what leads on from it, such as `main~1`.
+        """
+        base = re.split(r"[~^@:]", name)[0]
+        if WHOLE.fullmatch(base):
+            return {base: base} if self.has_commit(base) else {}
+        found = {f"experiment {e.name}": e.commit for e in self.experiments(queued=False) if e.name == base}
+        for full in (place.format(base) for place in REFERENCES if base):
+            with suppress(KeyError, ValueError, pygit2.GitError):
+                found[full] = str(self.git.references[full].peel(pygit2.Commit).id)
+        if BEGINNING.fullmatch(base):
+            with suppress(KeyError, ValueError, pygit2.GitError):
+                found["commit"] = str(self.git[base].peel(pygit2.Commit).id)
+        return found
 
     def experiments(self, queued: bool = True) -> Iterator[Named]:
         """DVC's experiments, in the order of their names, then the queued ones."""

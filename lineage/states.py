@@ -14,10 +14,10 @@ import pygit2
 from pathspec import GitIgnoreSpec
 
 from lineage.checkout import NOT_HERE, Form, entries_under, entry_at, is_pointer, laid_out
-from lineage.errors import Missing
+from lineage.errors import AuditError, Missing
 from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
-from lineage.repository import WORKSPACE, Repository, relative
+from lineage.repository import WHOLE, WORKSPACE, Repository, relative
 
 IGNORING = ".dvcignore"
 ALWAYS_IGNORED = (".git", ".dvc/", ".hg/", IGNORING)
@@ -311,11 +311,16 @@ def open_state(repository: Repository, name: str | None) -> State:
     """The workspace for None or `workspace`, else the kept record in this folder, else what has this name.
 
     Raises:
-        AuditError: nothing has this name, or it is the folder of something that is no kept record.
+        AuditError: nothing has this name, or several things have, or it is the folder of no kept record.
     """
     if name is None or name == WORKSPACE:
         return Workspace(repository)
-    if is_record(Path(name)):
+    if is_record(Path(name)) and not WHOLE.fullmatch(name):
+        if repository.names(name):
+            raise AuditError(
+                f"{name!r} names a revision, and a kept record's folder here",
+                todo=f"Say ./{name} for the folder, or the commit's whole hash",
+            )
         return Kept(repository, name.rstrip("/"), Path(name))
     found = repository.resolve(name)
     return Committed(repository, found.name, found.commit)

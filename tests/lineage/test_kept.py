@@ -531,3 +531,24 @@ def test_files_of_dvc_2_are_kept(legacy: Path, tmp_path: Path) -> None:
     keep(Repository(root), tmp_path / KEPT)
     shutil.rmtree(root / ".dvc/cache")
     assert verify(Repository(root), str(tmp_path / KEPT)).findings == ()
+
+
+@pytest.mark.parametrize("shadow", ["a record's folder", "a tag", "a branch called as a commit", "an experiment"])
+def test_a_name_that_means_two_things_is_asked_back(
+    clone: Project, told: Story, shadow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone.root)
+    git, name = pygit2.Repository(str(clone.root)), "main"
+    if shadow == "a record's folder":
+        (clone.root / KEPT).rename(clone.root / name)
+    elif shadow == "a tag":
+        git.references.create(f"refs/tags/{name}", told.code)
+    elif shadow == "a branch called as a commit":
+        name = told.committed[:10]
+        git.references.create(f"refs/heads/{name}", told.code)
+    else:
+        git.references.create(f"refs/exps/{told.code[:2]}/{told.code[2:]}/{name}", told.code)
+    for asked in (name, f"{name}~1") if shadow == "a tag" else (name,):
+        with pytest.raises(AuditError, match=r"names a revision, and a kept|names several revisions: .*, "):
+            verify(Repository(clone.root), asked)
+    assert verify(Repository(clone.root), told.committed).commit == Repository(clone.root).commit(told.committed)
