@@ -1,7 +1,7 @@
 """The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,8 @@ from lineage.model import File, Gap, Kind, Run
 from lineage.states import State
 from lineage.yaml12 import load
 
+_Made = tuple[Run, File]
+"""A run, and an output of it."""
 _runs: dict[tuple[str, str, str, str, int], tuple[Any, Run]] = {}
 """Revisions share most entries of their locks: each is made a run once, and kept, so that its id stays its own."""
 _files: dict[tuple[Any, ...], tuple[Run, ...] | Unreadable] = {}
@@ -125,17 +127,14 @@ class Graph:
         reader = Reader(state)
         found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
         self.runs: dict[str, Run] = {run.name: run for run in found}
-        self.gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps]
-
-    @cached_property
-    def made(self) -> dict[str, tuple[Run, File]]:
-        """Path -> the run and the output that it is; where a stage was renamed, of the current run."""
-        made: dict[str, tuple[Run, File]] = {}
-        for run in self.runs.values():
-            for file in run.outputs:
-                if file.path not in made or self.is_current(run) or not self.is_current(made[file.path][0]):
-                    made[file.path] = run, file
-        return made
+        every = [(run, file) for run in self.runs.values() for file in run.outputs]
+        disputed = [*_overlaps(every)]
+        if disputed:  # which is rare, and only then do templates have to be filled in
+            every = [*_live(every, self.is_current)]
+        self.made: dict[str, tuple[Run, File]] = {file.path: (run, file) for run, file in every}
+        """Path -> the run and the output that it is; not of a left-over run where another makes it."""
+        refused = (gap for gap in map(_refused, _overlaps(every) if disputed else ()))
+        self.gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps, *refused]
 
     @cached_property
     def declared(self) -> Declarations:
@@ -197,6 +196,43 @@ class Graph:
     def stages(self) -> list[Run]:
         """The runs that a command made."""
         return [run for run in self.runs.values() if run.kind is Kind.STAGE]
+
+
+def _overlaps(every: Iterable[_Made]) -> Iterator[tuple[_Made, _Made]]:
+    """Two outputs of two runs that are one, or of which one lies in the other."""
+    at: dict[str, _Made] = {}
+    made = [*every]
+    for run, file in made:
+        if (other := at.setdefault(file.path, (run, file)))[0] is not run:
+            yield other, (run, file)
+    for run, file in made:
+        for parent in _above(file.path):
+            if parent in at and at[parent][0] is not run:
+                yield at[parent], (run, file)
+
+
+def _live(every: Iterable[_Made], is_current: Callable[[Run], bool]) -> Iterator[_Made]:
+    """The outputs but for those of left-over runs that are, lie in, or hold another's, as where a stage was renamed."""
+    made = [*every]
+    live = {file.path for run, file in made if is_current(run)}
+    folders = {parent for path in live for parent in _above(path)}
+    for run, file in made:
+        is_others = file.path in folders or not live.isdisjoint((file.path, *_above(file.path)))
+        if not is_others or is_current(run):
+            yield run, file
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    while (parent := posixpath.dirname(path)) not in ("", path):
+        yield parent
+        path = parent
+
+
+def _refused(overlap: tuple[_Made, _Made]) -> Gap:
+    (one, output), (other, file) = overlap
+    what = f"{one.name} makes {output.path}, and {other.name} {file.path}, which DVC refuses: who made it isn't known"
+    return Gap(where=file.path, what=what)
 
 
 def _undated(state: State) -> Iterator[Gap]:

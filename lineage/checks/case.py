@@ -77,8 +77,8 @@ class Case:
         """Every output of the runs, but what one made whose stage was renamed: another has made it anew since."""
         for run in self.runs:
             for file in run.outputs:
-                maker, _ = self.graph.made[file.path]
-                if maker is run or self.graph.is_current(run) or not self.graph.is_current(maker):
+                maker, _ = self.graph.made.get(file.path, (None, file))
+                if maker is run or self.graph.is_current(run):
                     yield run, file
 
     def manifest(self, run: Run) -> Manifest | None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -403,3 +404,27 @@ def test_the_whole_answer_is_json(project: Project, monkeypatch: pytest.MonkeyPa
     assert finding["proves_wrong"]
     answer = json.loads(said(project, monkeypatch, "HEAD", "--json")[1])
     assert (answer["verdict"], [f["proves_wrong"] for f in answer["findings"]]) == ("partial", [False])
+
+
+# Two runs of one place
+
+
+def test_a_renamed_stage_takes_its_output_along(without_manifests: Project) -> None:
+    project = without_manifests
+    for old, new, command in (("report", "told", "tell"), ("told", "report", "tell it all")):
+        stage = project.stages.pop(old)
+        project.stages[new] = replace(stage, command=command, run=lambda _, said=command: {REPORT: said.encode()})
+        project.run()
+        project.commit(f"{new} instead of {old}")
+        assert found(project) == found(project, "HEAD") == {(Fault.LEFT_OVER, old, "dvc.lock")}
+        traced = trace(Repository(project.root), REPORT)
+        assert (traced.target.runs, traced.gaps) == ((new,), ())
+
+
+@pytest.mark.parametrize("path", [METRICS, f"{METRICS}/inner", "data/parts/a.txt"])
+def test_an_output_of_two_stages_has_no_known_maker(project: Project, path: str) -> None:
+    out = {"path": path, "hash": "md5", "md5": project.keep(b"{}"), "size": 2}
+    project.write("more.dvc", yaml.safe_dump({"outs": [out]}).encode())
+    project.commit("more")
+    assert (Fault.UNREADABLE, None, path) in found(project, "HEAD")
+    assert [gap.where for gap in trace(Repository(project.root), METRICS).gaps] == [path]
