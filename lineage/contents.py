@@ -148,6 +148,18 @@ class Recorded(Contents):
         found = kept.path.read_bytes() if kept.exists else None
         return found if found is not None and _is(found, file) else None
 
+    def hash_as(self, file: File, algorithm: str) -> str | None:
+        """The hash of another kind that a file or folder has; None where not all of its bytes are here."""
+        if not file.is_folder:
+            data = self.read(file)
+            return None if data is None else stream_hash(io.BytesIO(data), algorithm)
+        listing = self.listing(file)
+        if listing is None:
+            return None
+        inside = {p: self.hash_as(File(f"{file.path}/{p}", h, file.algorithm), algorithm) for p, h in listing.items()}
+        known = {path: digest for path, digest in inside.items() if digest is not None}
+        return folder_hash(known.items()) if len(known) == len(inside) else None
+
 
 def _is(data: bytes, file: File) -> bool:
     return stream_hash(io.BytesIO(data), file.algorithm) == file.hash

@@ -234,6 +234,8 @@ def _files(entries: Any, folder: str) -> Iterator[File]:
         digest = None if given is None else str(given)  # YAML takes one of digits only for a number
         if name == "md5" and MD5.fullmatch(digest or "") is None:  # it would be taken for a path in the cache
             raise Unreadable(f"{path} has the MD5 {digest!r}, which is none")
+        if name not in (None, "md5") and not repo and not File(path).is_external:
+            raise Unreadable(f"{path} has {name!r} for its hash, which only what lies elsewhere has")
         counts = [entry.get(count) for count in COUNTS]
         if not all(count is None or isinstance(count, int) for count in counts):
             raise Unreadable(f"{path} has the size or number of files {counts!r}, which is none")

@@ -428,3 +428,32 @@ def test_an_output_of_two_stages_has_no_known_maker(project: Project, path: str)
     project.commit("more")
     assert (Fault.UNREADABLE, None, path) in found(project, "HEAD")
     assert [gap.where for gap in trace(Repository(project.root), METRICS).gaps] == [path]
+
+
+# Hashes of two kinds, as after an upgrade from DVC 2
+
+
+def as_dvc_2(entry: dict[str, Any], path: str, data: bytes) -> None:
+    """Have an input recorded as DVC before 3.0 does."""
+    (dep,) = (dep for dep in entry["deps"] if dep["path"] == path)
+    del dep["hash"]
+    dep["md5"] = hashlib.md5(data.replace(b"\r\n", b"\n")).hexdigest()
+
+
+@pytest.mark.parametrize(("read", "expected"), [(b"1\r\n2\r\n", set()), (b"others", {(Fault.LOCK, "report", METRICS)})])
+def test_an_input_by_another_kind_of_hash_is_held_against_the_bytes(
+    without_manifests: Project, read: bytes, expected: Found
+) -> None:
+    project, made = without_manifests, b"1\r\n2\r\n"
+    project.stages["evaluate"] = replace(project.stages["evaluate"], run=lambda _: {METRICS: made})
+    project.run(force=["evaluate"])
+    lock = project.lock()
+    as_dvc_2(lock["report"], METRICS, read)
+    project.write_lock(lock)
+    project.commit("upgraded")
+    assert found(project) == found(project, "HEAD") == expected
+
+
+def test_a_file_here_has_no_hash_of_another_kind(project: Project) -> None:
+    project.replace("dvc.lock", "    md5: ", "    etag: ")
+    assert {f for f in found(project) if f[0] is Fault.UNREADABLE} == {(Fault.UNREADABLE, None, "dvc.lock")}
