@@ -38,11 +38,12 @@ class Citation:
 
 def citations(page: bytes) -> list[Citation]:
     """All that a page cites, in its order."""
-    if SOURCE.encode() not in page:
+    if SOURCE.encode() not in page.lower():
         return []
     parser = _Parser()
     parser.feed(page.decode("utf-8", errors="replace"))
     parser.close()
+    parser.end()
     return parser.found
 
 
@@ -69,6 +70,11 @@ class _Parser(HTMLParser):
             if closed is not None:
                 self.found.append(Citation(*closed, _plain("".join(self._text))))
             self._text.clear()
+
+    def end(self) -> None:
+        """Close what the page left open, as browsers do."""
+        while self._open:
+            self.handle_endtag(TAG)
 
     def handle_data(self, data: str) -> None:
         if any(self._open):

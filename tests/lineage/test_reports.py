@@ -166,7 +166,9 @@ def test_a_page_is_read_as_it_is() -> None:
       <b>2</b></data><script>"<data data-source='x'>1</data>"</script><!-- <data data-source="y">1</data> -->
       <data data-source="b.json:x.0">5 <data data-source="inner" value="6">6</data></data></data>
       <data data-source="open.json:x" value="1">1"""
-    assert citations(page) == [Citation("a.json:k", "1<2", "1 < 2"), Citation("b.json:x.0", None, "5 6")]
+    found = [Citation("a.json:k", "1<2", "1 < 2"), Citation("b.json:x.0", None, "5 6")]
+    assert citations(page) == [*found, Citation("open.json:x", "1", "1")]
+    assert citations(b'<DATA DATA-SOURCE="a.json:k" VALUE="1">2</DATA>') == [Citation("a.json:k", "1", "2")]
 
 
 @pytest.mark.parametrize(
