@@ -141,8 +141,9 @@ class Recorded(Contents):
         """The bytes that have the recorded hash; of a file that has none, what lies there."""
         if file.is_folder or file.is_external:
             return None
-        here = self.state.read(file.path)
-        if file.hash is None or (here is not None and _is(here, file)):
+        if file.hash is None:
+            return self.state.read(file.path)
+        if (here := next((data for data in self.state.forms(file.path) if _is(data, file)), None)) is not None:
             return here
         kept = self.object(file.hash, file.algorithm)
         found = kept.path.read_bytes() if kept.exists else None

@@ -1,6 +1,6 @@
 """One metric over all commits and experiments, with the difference that explains each change.
 
-Locks are read from git blobs and hashed by nobody: `verify` says whether they are true.
+Locks are read from git blobs and believed: `verify` says whether they are true. A value is that of the recorded bytes.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from lineage.changes import Entry
 from lineage.checks.case import Case
 from lineage.comparison import Comparison
-from lineage.contents import Contents
+from lineage.contents import Contents, Recorded
 from lineage.errors import AuditError
 from lineage.graph import Graph
 from lineage.model import Commit, File, Frozen, Gap
@@ -20,6 +20,8 @@ from lineage.values import ABSENT, same, value_at
 
 Watched = Callable[[int, int], object]
 """Is told how many revisions were read, and of how many."""
+
+EDITED = "what git has isn't what its run recorded (see: dvc-lineage verify)"
 
 
 class Row(Frozen):
@@ -74,8 +76,9 @@ class _Walk:
         found = [(path, key) for path, key in readings(metric) if key]
         self._places = [(f"{folder}/{path}" if folder else path, key) for path, key in found for folder in folders]
         """Where it may be: (path from git's root, key)."""
-        self._contents: dict[str, Any] = {}
-        """A file's content by its hash, DVC's or git's."""
+        self._contents: dict[tuple[str | None, str | None], Any] = {}
+        """A file's content by its hashes, git's and DVC's."""
+        self._edited: set[tuple[str | None, str | None]] = set()
         self._values: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._unread: dict[tuple[str, str], list[str]] = {}
@@ -143,12 +146,17 @@ class _Walk:
         return None
 
     def _content(self, file: File, graph: Graph) -> Any:
-        contents = Contents(graph.state)
-        known = graph.state.blob(file.path) or file.hash
-        if known is None:
+        """What the recorded bytes say; None where they are not here."""
+        known = (graph.state.blob(file.path), file.hash)
+        if known == (None, None):
             return None
         if known not in self._contents:
+            contents = Recorded(graph.state)
             self._contents[known] = contents.value(file)
+            if file.hash is not None and contents.current_hash(file) not in (None, file.hash):
+                self._edited.add(known)
+        if known in self._edited:
+            self._unread.setdefault((file.path, EDITED), []).append(graph.state.name)
         return self._contents[known]
 
     def _same(self, before: str, after: str) -> bool:
