@@ -8,6 +8,9 @@ from lineage.hashing import file_hash, folder_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Workspace
 
+EMPTY = folder_hash([])
+"""The hash of a folder in which DVC finds nothing."""
+
 
 def check_inputs(case: Case) -> Iterator[Finding]:
     """Inputs that no run makes, against the commit and, in the workspace, against the files."""
@@ -38,7 +41,7 @@ def _check(case: Case, run: Run, file: File) -> Iterator[Finding]:
 
 def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
     found = case.committed_hash(file)
-    if found == file.hash:
+    if file.hash in (found, EMPTY if found is None else None):  # git keeps no empty folder
         return
     if (why := case.state.absent(file.path)) is not None:
         yield Finding(fault=Fault.UNCHECKED, run=run.name, path=file.path, what=why)
@@ -53,6 +56,8 @@ def _in_commit(case: Case, run: Run, file: File) -> Iterator[Finding]:
 
 def _in_workspace(case: Case, state: Workspace, run: Run, file: File) -> Iterator[Finding]:
     files = state.files_under(file.path)
+    if not files and file.hash == EMPTY:
+        return
     if not files:
         yield Finding(fault=Fault.CODE, run=run.name, path=file.path, what="it is gone; the stage read it")
         return

@@ -47,6 +47,21 @@ def found(project: Project, revision: str | None = None) -> Found:
     return {(finding.fault, finding.path) for finding in verify(Repository(project.root), revision).findings}
 
 
+# A folder without files
+
+
+def test_an_empty_folder_is_read_though_git_keeps_none(project: Project, tmp_path: Path) -> None:
+    (project.root / "code/empty").mkdir()
+    project.stages["split"] = replace(project.stages["split"], code=("code/empty",))
+    project.run()
+    project.commit("reads an empty folder")
+    assert found(project) == found(project, "HEAD") == set()
+    run(["git", "clone", "--quiet", str(project.root), str(tmp_path / "clone")], tmp_path)
+    assert not [f for f in verify(Repository(tmp_path / "clone")).findings if f.path == "code/empty"]
+    project.write("code/empty/more.py", b"")
+    assert (Fault.CODE, "code/empty") in found(project)
+
+
 # A dvc.yaml without stages
 
 
@@ -102,6 +117,18 @@ def test_one_bad_commit_is_a_gap_of_history_and_not_its_end(project: Project, to
     assert values(found) == [(first, None, []), (second, "first", ["params.yaml: train.rate"])]
     (gap,) = found.gaps
     assert gap.where.endswith(": dvc.lock") and gap.what.endswith("(and in 1 later revisions)")
+
+
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_a_history_has_the_recorded_values_and_says_where_git_has_others(project: Project, has_cache: bool) -> None:
+    first = json.loads(project.text(METRICS))["score"]
+    if has_cache:
+        project.keep(project.text(METRICS).encode())
+    project.replace(METRICS, str(first), "1")
+    project.commit("forged")
+    found = history(Repository(project.root), METRIC)
+    assert [row.value for row in found.rows] == [first]
+    assert any(gap.where.endswith(f": {METRICS}") and "isn't what its run recorded" in gap.what for gap in found.gaps)
 
 
 @pytest.fixture
