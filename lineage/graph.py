@@ -133,7 +133,8 @@ class Graph:
             every = [*_live(every, self.is_current)]
         self.made: dict[str, tuple[Run, File]] = {file.path: (run, file) for run, file in every}
         """Path -> the run and the output that it is; not of a left-over run where another makes it."""
-        refused = (gap for gap in map(_refused, _overlaps(every) if disputed else ()))
+        unknown = bool(reader.gaps)  # folders that stages run in may be
+        refused = map(_refused, _overlaps(every) if disputed and not unknown else ())
         self.gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps, *refused]
 
     @cached_property

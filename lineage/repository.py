@@ -1,8 +1,10 @@
 """The repository that is asked: names of revisions, experiments and the workspace, DVC's cache and remote.
 
-Git is read with pygit2; experiment names, queue, cache and remote come through DVC.
+Git is read with pygit2; experiment names, cache and remote come through DVC, which writes nothing then.
 """
 
+import base64
+import json
 import os
 import re
 import shutil
@@ -19,10 +21,10 @@ from typing import Any
 import pygit2
 from dvc.config import Config
 from dvc.exceptions import DvcException, NotDvcRepoError
-from dvc.fs import GitFileSystem
+from dvc.fs import GitFileSystem, LocalFileSystem
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ITER_SKIP_NAMESPACES, STASHES, ExpRefInfo
-from dvc.scm import SCM, SCMError
+from dvc.scm import SCM
 
 from lineage.errors import AuditError
 from lineage.model import Commit
@@ -31,6 +33,8 @@ WORKSPACE = "workspace"
 """The name of what lies in the folder now, committed or not."""
 OBJECT = re.compile(r"(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 """A file of DVC's cache, from the cache's folder."""
+QUEUE = ".dvc/tmp/exps/celery/broker/in"
+"""Where DVC has the messages of its queue, from the project's folder."""
 REFERENCES = ("{}", "refs/{}", "refs/tags/{}", "refs/heads/{}", "refs/remotes/{}", "refs/remotes/{}/HEAD")
 """Where git looks for a name."""
 WHOLE, BEGINNING = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{4,39}")
@@ -93,11 +97,16 @@ class Repository:
         """
         head = self.head()
         try:
-            return self.dvc_at(head) if head is not None else Repo(self.project)
+            return self.dvc_at(head) if head is not None else self._dvc_nowhere()
         except NotDvcRepoError:  # `dvc init` is not committed yet
-            return Repo(self.project)
+            return self._dvc_nowhere()
         except DvcException as error:
             raise AuditError(f"DVC can't open the project: {error}", where=self.project) from None
+
+    def _dvc_nowhere(self) -> Any:
+        """DVC's own object without a project, for one that no commit has: of a folder it would make others in it."""
+        self._config["cache"].setdefault("dir", str(Path(self.project) / ".dvc" / "cache"))
+        return Repo(os.devnull, uninitialized=True, fs=LocalFileSystem(), scm=SCM(str(self.root)), config=self._config)
 
     def dvc_at(self, commit: str) -> Any:
         """DVC's own object for the project at a commit, with the cache and remotes that are configured here.
@@ -186,11 +195,10 @@ class Repository:
         """Experiments that wait in DVC's queue: commits of DVC's stash, without a run's outputs."""
         if not any(name in self.git.references for name in STASHES):
             return []
-        try:
-            entries = [*Repo(self.project).experiments.celery_queue.iter_queued()]
-        except (DvcException, SCMError):
-            return []
-        return [Named(e.name or e.stash_rev[:7], e.stash_rev, e.baseline_rev, queued=True) for e in entries]
+        place = Path(os.path.realpath(Path(self.project) / QUEUE))  # DVC's own reader would make folders there
+        files = sorted(place.glob("*.msg")) if place.is_relative_to(self.root) else []
+        entries = (_queued(file) for file in files if self.owns(file))
+        return [each for each in entries if each is not None and self.has_commit(each.commit)]
 
     def commit(self, commit: str) -> Commit:
         """Who made a commit, and when."""
@@ -293,6 +301,19 @@ class Repository:
             walker.push(start)
         for commit in walker:
             yield str(commit.id)
+
+
+def _queued(message: Path) -> Named | None:
+    """The experiment that a message of DVC's queue asks for; None where it is no such message."""
+    try:
+        (entry, *_), named, _ = json.loads(base64.b64decode(json.loads(message.read_bytes())["body"]))
+        entry = named.get("entry_dict", entry)
+        commit, baseline, name = (entry[key] for key in ("stash_rev", "baseline_rev", "name"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not (isinstance(commit, str) and WHOLE.fullmatch(commit) and isinstance(baseline, str)):
+        return None
+    return Named(str(name or commit[:7]), commit, baseline, queued=True)
 
 
 def relative(path: Path, root: Path) -> str:

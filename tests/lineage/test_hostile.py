@@ -381,6 +381,38 @@ def test_a_chain_of_5000_stages_is_read_in_seconds(
         assert code in (0, 1, 3) and text
 
 
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """All files and folders but git's, with times and sizes."""
+    found = {p.relative_to(folder).as_posix(): p.lstat() for p in folder.rglob("*")}
+    return {path: (s.st_mtime_ns, s.st_size) for path, s in found.items() if not path.startswith(".git/")}
+
+
+@pytest.mark.parametrize("commits", ["none", "one with a queue"])
+def test_nothing_is_written(
+    simulated: Project, outside: Path, commits: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, messages = simulated.copied(outside.parent / "project"), ".dvc/tmp/exps/celery/broker/in"
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    project.write(".dvc/config", f"[core]\n    site_cache_dir = {outside}/site\n".encode())
+    git = pygit2.Repository(str(project.root))
+    if commits == "none":
+        shutil.rmtree(project.root / ".git")
+        pygit2.init_repository(str(project.root))
+        link(".dvc/tmp", "OUTSIDE")(project, outside)
+    else:
+        git.references.create("refs/exps/celery/stash", git.head.target)
+        for name, text in {
+            "pickle": '{"body": "gASVAAAAAAAA", "content-type": "pickle"}',
+            "deep": "[" * 50_000,
+        }.items():
+            project.write(f"{messages}/{name}.msg", text.encode())
+        link(f"{messages}/out.msg")(project, outside)
+    before = listing(outside.parent)
+    for command in (*COMMANDS.values(), ("verify", "nosuch")):
+        said(project, command, monkeypatch, capsys)
+    assert listing(outside.parent) == before
+
+
 def test_styles_are_all_that_steers_a_terminal() -> None:
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, color_system="standard", width=500)
