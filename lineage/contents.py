@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,10 +21,12 @@ from lineage.errors import Unreadable
 from lineage.hashing import LEGACY, bytes_hash, file_hash, folder_hash, stream_hash
 from lineage.model import File
 from lineage.states import Kept, State, Workspace
-from lineage.yaml12 import TOO_DEEP, bounded, load
+from lineage.yaml12 import TOO_DEEP, bounded, load, too_long
 
 MOST = 1000
 """Guesses at which files of a folder were added."""
+LONGEST = {".json": 20_000_000, ".csv": 20_000_000, ".tsv": 20_000_000, ".toml": 1_000_000, ".py": 1_000_000}
+"""Bytes of a file whose values are read, by how long its parser takes; of YAML, its reader knows."""
 MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -227,6 +230,9 @@ def read_value(data: bytes, path: str) -> Any:
     Raises:
         Unreadable: it is none of these, or nested or with numbers as nobody writes them.
     """
+    most = LONGEST.get(posixpath.splitext(path)[1], len(data))
+    if len(data) > most:
+        raise Unreadable(too_long(data, most))
     try:
         if path.endswith((".csv", ".tsv")):
             lines = io.StringIO(data.decode(), newline="")

@@ -10,6 +10,7 @@ from typing import Any
 
 from lineage.manifests import Manifest
 from lineage.model import Pin, Run
+from lineage.yaml12 import DEEPEST
 
 NAMES = ("package", "repo", "repository", "repo_id", "dataset", "model", "url", "uri", "path", "name", "file")
 HASHES = ("sha256", "sha1", "md5", "checksum", "etag")
@@ -66,7 +67,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested mappings."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        *parents, last = key.split(".")
+        *parents, last = key.split(".", DEEPEST)
         here = tree
         for parent in parents:
             following = here.setdefault(parent, {})

@@ -19,6 +19,8 @@ LONGEST = 400
 """Characters of a whole number."""
 WIDEST = 1 << 24
 """Characters that aliases may make of a file."""
+MOST = 4_000_000
+"""Bytes of a file: a million values, which take ten seconds; the largest dvc.lock that is known has a third."""
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 TOO_LARGE = "a number in it is larger than any that a float can hold"
 
@@ -73,6 +75,8 @@ def load(data: bytes) -> Any:
     Raises:
         Unreadable: it is no YAML, or larger, deeper or wider than anybody writes.
     """
+    if len(data) > MOST:
+        raise Unreadable(too_long(data, MOST))
     try:
         return yaml.load(data, Loader=Loader)
     except yaml.MarkedYAMLError as error:
@@ -80,6 +84,11 @@ def load(data: bytes) -> Any:
         raise Unreadable(f"it can't be read as YAML: {error.problem}{line}") from None
     except (yaml.YAMLError, RecursionError):  # bytes that are no text
         raise Unreadable("it can't be read as YAML: it is no text") from None
+
+
+def too_long(data: bytes, most: int) -> str:
+    """Why values are not read of so many bytes."""
+    return f"it has {len(data):,} bytes, and values are read of no more than {most:,}"
 
 
 def bounded(value: Any) -> Any:

@@ -214,6 +214,13 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "",
     ),
     "an alias of itself": (params("a: &a [*a]\n"), "holds itself"),
+    "a million parameters": (params("x:\n" + "- a\n" * 1_000_000), "read of no more than"),
+    "a key of 20,000 dots": (
+        lambda project, _: project.replace(
+            "dvc.lock", "      params.yaml:\n", f"      params.yaml:\n        ? {'a.' * 20_000}b\n        : 1\n"
+        ),
+        "",
+    ),
     "parameters 400 deep": (params(json.dumps({"train": DEEP})), "nested more than"),
     "400 deep in the lock": (lock(lambda s: s["prepare"]["params"].update({"params.yaml": DEEP})), "nested more than"),
     "400 deep in metrics": (metrics(json.dumps({"score": DEEP})), ""),

@@ -9,7 +9,8 @@ from dvc.utils.serialize._yaml import parse_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineage.contents import at, parsed
+from lineage.contents import at, parsed, read_value
+from lineage.errors import Unreadable
 from lineage.values import ABSENT, differing, same, shown, value_at
 from lineage.yaml12 import Loader
 
@@ -88,3 +89,9 @@ def test_what_is_one_number_and_what_is_not() -> None:
 
 def test_a_long_value_is_shown_in_one_short_line() -> None:
     assert shown("a\nb") == '"a\\nb"' and len(shown(list(range(1000)))) == 80 and shown(ABSENT) == "absent"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.toml", "a.py", "a.yaml"])
+def test_a_file_that_would_take_minutes_is_not_read(name: str) -> None:
+    with pytest.raises(Unreadable, match="values are read of no more than"):
+        read_value(b"#" * 20_000_001, name)
