@@ -22,6 +22,7 @@ Watched = Callable[[int, int], object]
 """Is told how many revisions were read, and of how many."""
 
 EDITED = "what git has isn't what its run recorded (see: dvc-lineage verify)"
+UNLISTED = "no list of the folder's files is here that makes its hash, so that what git has may be something else"
 
 
 class Row(Frozen):
@@ -148,6 +149,9 @@ class _Walk:
     def _content(self, file: File, graph: Graph) -> Any:
         """What the recorded bytes say; None where they are not here."""
         known = (graph.state.blob(file.path), file.hash)
+        if file.hash is None and graph.producers(file.path):
+            self._unread.setdefault((file.path, UNLISTED), []).append(graph.state.name)
+            return None
         if known == (None, None):
             return None
         if known not in self._contents:

@@ -144,6 +144,17 @@ def with_folder(project: Project) -> Project:
     return project
 
 
+def test_a_value_that_was_edited_in_a_folder_is_no_history(with_folder: Project) -> None:
+    with_folder.commit("with a folder")
+    shutil.rmtree(with_folder.root / ".dvc/cache")
+    score = json.loads(with_folder.text(METRICS))["score"]
+    with_folder.replace("eval/metrics.json", str(score), "1")
+    with_folder.commit("forged")
+    found = history(Repository(with_folder.root), "eval/metrics.json:score")
+    assert [row.value for row in found.rows] == [score]
+    assert any(gap.where.endswith(": eval/metrics.json") and "no list" in gap.what for gap in found.gaps)
+
+
 @pytest.mark.parametrize("kept", ["by git", "by the cache", "nowhere"])
 def test_a_metric_in_a_folder_has_a_history(with_folder: Project, kept: str) -> None:
     if kept != "by git":
