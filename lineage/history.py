@@ -21,6 +21,7 @@ from lineage.values import ABSENT, same, value_at
 Watched = Callable[[int, int], object]
 """Is told how many revisions were read, and of how many."""
 
+NOWHERE = "neither in git nor in the cache"
 EDITED = "what git has isn't what its run recorded (see: dvc-lineage verify)"
 UNLISTED = "no list of the folder's files is here that makes its hash, so that what git has may be something else"
 
@@ -77,9 +78,8 @@ class _Walk:
         found = [(path, key) for path, key in readings(metric) if key]
         self._places = [(f"{folder}/{path}" if folder else path, key) for path, key in found for folder in folders]
         """Where it may be: (path from git's root, key)."""
-        self._contents: dict[tuple[str | None, str | None], Any] = {}
-        """A file's content by its hashes, git's and DVC's."""
-        self._edited: set[tuple[str | None, str | None]] = set()
+        self._contents: dict[tuple[str | None, str | None], tuple[Any, str | None]] = {}
+        """A file's hashes, git's and DVC's -> its content, and what is unknown or wrong of it."""
         self._values: dict[str, Any] = {}
         self._names: dict[str, str] = {}
         self._unread: dict[tuple[str, str], list[str]] = {}
@@ -126,10 +126,10 @@ class _Walk:
         if found is None:
             return False
         file, key = found
-        content = self._content(file, graph)
+        content, problem = self._content(file, graph)
         value = value_at(content, key)
-        if content is None:
-            self._unread.setdefault((file.path, "neither in git nor in the cache"), []).append(named.name)
+        if problem is not None:
+            self._unread.setdefault((file.path, problem), []).append(named.name)
         if value is ABSENT:
             return False
         self._values[named.commit], self._names[named.commit] = value, named.name
@@ -146,21 +146,16 @@ class _Walk:
                 return file, key
         return None
 
-    def _content(self, file: File, graph: Graph) -> Any:
-        """What the recorded bytes say; None where they are not here."""
+    def _content(self, file: File, graph: Graph) -> tuple[Any, str | None]:
+        """What the recorded bytes say, None where they are not here; and what is unknown or wrong of them."""
         known = (graph.state.blob(file.path), file.hash)
         if file.hash is None and graph.producers(file.path):
-            self._unread.setdefault((file.path, UNLISTED), []).append(graph.state.name)
-            return None
-        if known == (None, None):
-            return None
+            return None, NOWHERE if known[0] is None else UNLISTED
         if known not in self._contents:
             contents = Recorded(graph.state)
-            self._contents[known] = contents.value(file)
-            if file.hash is not None and contents.current_hash(file) not in (None, file.hash):
-                self._edited.add(known)
-        if known in self._edited:
-            self._unread.setdefault((file.path, EDITED), []).append(graph.state.name)
+            value = contents.value(file)
+            is_edited = file.hash is not None and contents.current_hash(file) not in (None, file.hash)
+            self._contents[known] = value, EDITED if is_edited else NOWHERE if value is None else None
         return self._contents[known]
 
     def _same(self, before: str, after: str) -> bool:
