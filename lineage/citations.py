@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from html.parser import HTMLParser
+from html import unescape
 from typing import Any
 
 from lineage.contents import Contents, at
@@ -16,11 +16,22 @@ from lineage.graph import Graph
 from lineage.model import File
 from lineage.targets import find_file
 
-TAG, SOURCE, VALUE = "data", "data-source", "value"
+SOURCE, VALUE = "data-source", "value"
 LONGEST = 1000
 """Characters of a number; matching takes their square."""
 MINUS = "\N{MINUS SIGN}"
 NUMBER = re.compile(r"(?P<digits>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?)\s*(?P<percent>%?)", re.ASCII)
+MARKUP = re.compile(
+    r"<!--.*?(?:--!?>|\Z)|<[!?][^>]*(?:>|\Z)"
+    r"|<(?P<raw>script|style|textarea|title|xmp|iframe|noembed|noframes)\b.*?(?:</(?P=raw)[^>]*(?:>|\Z)|\Z)"
+    r"|<(?:data(?P<opened>(?=[\s/>])INSIDE)|(?P<closed>/data(?=[\s/>]))INSIDE|/?[a-z]INSIDE)(?:>|\Z)".replace(
+        "INSIDE", r"""(?:=\s*"[^"]*(?:"|\Z)|=\s*'[^']*(?:'|\Z)|[^>])*"""
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
+"""Comments, what holds no tags, and tags. Each ends somewhere, if with the page: so none is looked for twice, where
+Python's own parser takes the square of the length of a page that opens a thousand comments."""
+ATTRIBUTE = re.compile(r"""([^\s/>=]+)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>]*))?""")
 SLACK = Decimal("1e-9")
 """Of a half of the last digit that is shown: a percentage is the value times 100 in binary."""
 
@@ -40,45 +51,53 @@ def citations(page: bytes) -> list[Citation]:
     """All that a page cites, in its order."""
     if SOURCE.encode() not in page.lower():
         return []
-    parser = _Parser()
-    parser.feed(page.decode("utf-8", errors="replace"))
-    parser.close()
-    parser.end()
-    return parser.found
+    text, reader, end = page.decode("utf-8", errors="replace"), _Reader(), 0
+    for token in MARKUP.finditer(text):
+        reader.say(text[end : token.start()])
+        end = token.end()
+        if (opened := token["opened"]) is not None:
+            reader.open(opened)
+        elif token["closed"] is not None:
+            reader.close()
+    reader.say(text[end:])
+    reader.close(everything=True)  # as browsers do at the end
+    return reader.found
 
 
-class _Parser(HTMLParser):
+class _Reader:
     """Collects the citations of a page; one inside another is part of the outer one's text."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.found: list[Citation] = []
         self._open: list[tuple[str, str | None] | None] = []
+        self._citing = 0
+        """How many of the open tags cite."""
         self._text: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == TAG:
-            said = dict(attrs)
-            source = said.get(SOURCE)
-            self._open.append((source, said.get(VALUE)) if source else None)
+    def open(self, attributes: str) -> None:
+        """A tag, by what stands in it behind its name; of an attribute that is there twice, the first counts."""
+        said: dict[str, str | None] = {}
+        for name, value in ATTRIBUTE.findall(attributes):
+            said.setdefault(name.lower(), unescape(value[1:-1] if value[:1] in ("'", '"') else value) or None)
+        source = said.get(SOURCE)
+        self._open.append((source, said.get(VALUE)) if source else None)
+        self._citing += source is not None
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag != TAG or not self._open:
-            return
-        closed = self._open.pop()
-        if not any(self._open):
-            if closed is not None:
-                self.found.append(Citation(*closed, _plain("".join(self._text))))
-            self._text.clear()
-
-    def end(self) -> None:
-        """Close what the page left open, as browsers do."""
+    def close(self, everything: bool = False) -> None:
+        """The end of the innermost tag that is open, or of all."""
         while self._open:
-            self.handle_endtag(TAG)
+            closed = self._open.pop()
+            self._citing -= closed is not None
+            if closed is not None and not self._citing:
+                self.found.append(Citation(*closed, _plain(unescape("".join(self._text)))))
+                self._text.clear()
+            if not everything:
+                return
 
-    def handle_data(self, data: str) -> None:
-        if any(self._open):
-            self._text.append(data)
+    def say(self, text: str) -> None:
+        """What stands between tags."""
+        if self._citing:
+            self._text.append(text)
 
 
 class Sources:

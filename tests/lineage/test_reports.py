@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from html import escape
 from pathlib import Path
 
@@ -168,7 +169,27 @@ def test_a_page_is_read_as_it_is() -> None:
       <data data-source="open.json:x" value="1">1"""
     found = [Citation("a.json:k", "1<2", "1 < 2"), Citation("b.json:x.0", None, "5 6")]
     assert citations(page) == [*found, Citation("open.json:x", "1", "1")]
-    assert citations(b'<DATA DATA-SOURCE="a.json:k" VALUE="1">2</DATA>') == [Citation("a.json:k", "1", "2")]
+    cell = b'<DATA DATA-SOURCE="a.json:k" data-source=other VALUE="1">2</DATA>'
+    for before in (
+        b"",
+        b"<!-- a --!>",
+        b'<a title="<!--">',
+        b"<script>'<!--'</script>",
+        b"<a b='>' c=\">\" d=e>",
+        b"<![CDATA[",
+    ):
+        assert citations(before + (b">" if before.endswith(b"[") else b"") + cell) == [Citation("a.json:k", "1", "2")]
+    for before in (b"<!--", b"<title>", b"<a title='", b"<script>"):
+        assert citations(before + cell) == []
+
+
+@pytest.mark.parametrize(
+    "piece", ["<!--", "<![CDATA[", "</a ", "<a ", "<", "<a b='", "<data", "</", "<data data-source=a>"]
+)
+def test_a_page_that_opens_and_never_closes_is_read_at_once(piece: str) -> None:
+    before = time.process_time()
+    citations(f"<data data-source='a:b'>1</data>{piece * 100_000}".encode())
+    assert time.process_time() - before < 5
 
 
 @pytest.mark.parametrize(
