@@ -9,6 +9,7 @@ from pydantic import computed_field
 
 from lineage.checks.case import Case
 from lineage.checks.declarations import check_declarations
+from lineage.checks.frozen import check_frozen
 from lineage.checks.inputs import check_inputs
 from lineage.checks.kept import check_kept
 from lineage.checks.locks import check_links
@@ -121,6 +122,7 @@ def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
     yield from check_manifests(case)
     yield from check_inputs(case)
     yield from check_parameters(case)
+    yield from check_frozen(case)
     yield from check_committed(case)
     yield from check_declarations(case)
     yield from check_sources(case)

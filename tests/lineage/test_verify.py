@@ -457,3 +457,12 @@ def test_an_input_by_another_kind_of_hash_is_held_against_the_bytes(
 def test_a_file_here_has_no_hash_of_another_kind(project: Project) -> None:
     project.replace("dvc.lock", "    md5: ", "    etag: ")
     assert {f for f in found(project) if f[0] is Fault.UNREADABLE} == {(Fault.UNREADABLE, None, "dvc.lock")}
+
+
+def test_what_a_frozen_stage_read_may_move_on_but_not_in_silence(project: Project) -> None:
+    project.replace("dvc.yaml", "  prepare:\n", "  prepare:\n    frozen: true\n")
+    project.replace("params.yaml", "limit: 50", "limit: 60")
+    project.replace("code/prepare.py", "FACTOR = 2", "FACTOR = 9")
+    project.commit("moved on")
+    moved = {(Fault.STALE, "prepare", "params.yaml"), (Fault.STALE, "prepare", "code/prepare.py")}
+    assert found(project) == found(project, "HEAD") == moved
