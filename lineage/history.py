@@ -138,13 +138,9 @@ class _Walk:
     def _file(self, graph: Graph) -> tuple[File, str] | None:
         """The file that has the metric in a state, and the key there; None where none of that name is made or kept."""
         contents = Contents(graph.state)
-        for path, key in self._places:
-            file = made_at(path, graph, contents)
-            if file is None and graph.state.keeps(path):
-                file = File(path)
-            if file is not None:
-                return file, key
-        return None
+        made = ((made_at(path, graph, contents), key) for path, key in self._places)
+        kept = ((File(path), key) for path, key in self._places if graph.state.keeps(path))
+        return next(((file, key) for file, key in (*made, *kept) if file is not None), None)
 
     def _content(self, file: File, graph: Graph) -> tuple[Any, str | None]:
         """What the recorded bytes say, None where they are not here; and what is unknown or wrong of them."""

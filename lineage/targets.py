@@ -38,14 +38,20 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
         AuditError: there is nothing of that name, with what there is instead.
         Missing: it may be in what can't be read.
     """
-    runs = (asked,) if asked in graph.runs else tuple(name for name in graph.runs if name.split("@")[0] == asked)
+    stage = asked.removeprefix("dvc.yaml:")
+    runs = (stage,) if stage in graph.runs else tuple(name for name in graph.runs if name.split("@")[0] == stage)
     if runs:
+        file = find_file(stage, graph, contents) if stage == asked else None
+        makers = {run.name for run, _ in graph.producers(file[0].path)} if file is not None else set()
+        if not makers <= {*runs}:
+            what = f"{asked!r} names a stage, and what another stage makes"
+            raise AuditError(what, graph.state.name, todo=f"Say ./{asked} for the file, dvc.yaml:{asked} for the stage")
         return Target(asked=asked, runs=runs)
     if (found := find_file(asked, graph, contents)) is not None:
-        file, key = found
-        made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(file.path)))
-        value = _number(file, key, contents, bool(made)) if key else None
-        return Target(asked=asked, path=file.path, key=key or None, hash=file.hash, runs=made, value=value)
+        read, key = found
+        made = tuple(dict.fromkeys(run.name for run, _ in graph.producers(read.path)))
+        value = _number(read, key, contents, bool(made)) if key else None
+        return Target(asked=asked, path=read.path, key=key or None, hash=read.hash, runs=made, value=value)
     if HASH.fullmatch(asked) and (named := _by_hash(asked, graph)) is not None:
         return named
     if graph.gaps:
@@ -117,10 +123,14 @@ def _by_hash(asked: str, graph: Graph) -> Target | None:
 
 
 def _path(path: str, graph: Graph) -> str:
-    """A path from git's root; one from the DVC project's folder, where that is another, is found too."""
+    """A path from git's root; one from the DVC project's folder, where that is another, is found too.
+
+    What runs made goes before what they read: who asks in the project's folder means its own `metrics.json`.
+    """
     folder = graph.state.repository.folder
     inside = f"{folder}/{path}" if folder else path
-    return inside if _recorded(path, graph) is None and _recorded(inside, graph) is not None else path
+    made = [place for place in (path, inside) if graph.producers(place)]
+    return (made or [place for place in (path, inside) if _recorded(place, graph) is not None] or [path])[0]
 
 
 def _recorded(path: str, graph: Graph) -> File | None:

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 from lineage.attestation import attest, check
 from lineage.card import card
 from lineage.cli import app
-from lineage.errors import Missing
+from lineage.errors import AuditError, Missing
 from lineage.export.formats import export
 from lineage.export.kinds import Format
+from lineage.history import history
 from lineage.repository import Repository
 from lineage.results import measured
 from lineage.signing import generate_key
 from lineage.trace import Role, Step, Trace, trace
+from tests.lineage.projects import commit, write
 from tests.lineage.simulated import METRICS, Project
 from tests.pipeline.clones import run
 
@@ -204,3 +206,30 @@ def test_what_no_run_made_is_not_attested(partial: Partial, key: Path, tmp_path:
     project.write("dvc.lock", project.text("dvc.lock").replace(lock_hash(partial, "evaluate"), "1" * 31 + "2").encode())
     with pytest.raises(Missing, match="no run of history that is here made it as it was read"):
         attest(Repository(project.root), METRICS, key)
+
+
+def test_a_stage_that_is_called_as_a_file_is_not_taken_for_it(simulated: Project, tmp_path: Path) -> None:
+    project = simulated.copied(tmp_path / "project")
+    project.write_lock({**project.lock(), METRICS: {"cmd": "x"}, f"{METRICS}:score": {"cmd": "x"}})
+    repository = Repository(project.root)
+    for target in (METRICS, f"{METRICS}:score"):
+        with pytest.raises(AuditError, match="names a stage, and what another stage makes"):
+            trace(repository, target)
+        assert trace(repository, f"./{target}").target.runs == ("evaluate",)
+        assert trace(repository, f"dvc.yaml:{target}").target.runs == (target,)
+
+
+def test_a_projects_own_file_goes_before_one_of_that_name_that_it_reads(tmp_path: Path) -> None:
+    root = tmp_path / "team"
+    stages = (
+        "stages:\n  copy:\n    cmd: cp ../m.json m.json\n    deps: [../m.json]\n    metrics: [m.json: {cache: false}]\n"
+    )
+    write(tmp_path, {"m.json": '{"a": 1}', "team/dvc.yaml": stages})
+    run(["git", "init", "--quiet", "--initial-branch=main"], tmp_path)
+    run(["dvc", "init", "--quiet", "--subdir"], root)
+    run(["dvc", "repro", "--quiet"], root)
+    commit(tmp_path, "first")
+    assert trace(Repository(root), "m.json:a").target.path == "team/m.json"
+    write(tmp_path, {"m.json": '{"a": 2}'})
+    commit(tmp_path, "another above")
+    assert [row.value for row in history(Repository(root), "m.json:a").rows] == [1]
