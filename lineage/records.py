@@ -16,7 +16,7 @@ NAME = "record.json"
 
 
 def _below(path: str) -> str:
-    if path.startswith("/") or ".." in PurePosixPath(path).parts or path in ("", NAME):
+    if path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts or path in ("", NAME):
         raise ValueError(f"{path!r} is no path in a record")
     return path
 

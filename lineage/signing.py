@@ -78,7 +78,7 @@ def opened(data: bytes, key: Path) -> tuple[bytes, str]:
     try:
         envelope = Envelope.from_dict(json.loads(data))
         signers = ", ".join(envelope.signatures)
-    except (AttributeError, KeyError, TypeError, ValueError, Error, binascii.Error):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, Error, binascii.Error):
         raise Forged("it is no whole DSSE envelope: another file, cut short, or edited") from None
     if public.keyid not in envelope.signatures:
         raise Forged(f"this key ({public.keyid[:16]}) has not signed it", expected=f"the key {signers or '(no one)'}")

@@ -239,7 +239,10 @@ def test_tampering_shows_in_a_diff_too(clone: Project) -> None:
     assert {(Fault.METRIC, METRICS), (Fault.RECORD, "params.yaml")} <= {(e.kind, e.what) for e in entries}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "\xff", '{"files": {"../x": "0"}}'])
+NO_PATH = '{"commit": "a", "kept": "", "files": {"a\\u0000b": "0"}, "left_out": []}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "\xff", '{"files": {"../x": "0"}}', NO_PATH])
 def test_a_record_json_that_keep_never_writes_is_no_traceback(clone: Project, text: str) -> None:
     clone.write(f"{KEPT}/record.json", text.encode("latin1"))
     with pytest.raises(AuditError, match="no kept record"):
