@@ -84,6 +84,8 @@ def main() -> None:
         sys.exit(Exit.PARTIAL if isinstance(error.__context__, BrokenPipeError) else error.code)
     except Unreadable as error:
         _end(str(error), Exit.PARTIAL)
+    except RecursionError:
+        _end("folders or values of the project are nested deeper than anybody's are", Exit.PARTIAL)
     except MemoryError:
         _end("a file of the project needs more memory than there is", Exit.PARTIAL)
     except Exception as error:  # a project may hold what nobody has thought of, and libraries raise whatever they do

@@ -20,6 +20,8 @@ from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WHOLE, WORKSPACE, Repository, relative
 
 IGNORING = ".dvcignore"
+MOST = 100_000
+"""Files of DVC's in a commit."""
 ALWAYS_IGNORED = (".git", ".dvc/", ".hg/", IGNORING)
 
 
@@ -354,5 +356,7 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[tuple[str, str], ...]:
                     found += [(f"{entry.name}/{path}", blob) for path, blob in _dvc_files(entry)]
             elif entry.name is not None and (entry.name == IGNORING or is_dvc_file(entry.name)):
                 found.append((entry.name, str(entry.id)))
+            if len(found) > MOST:  # folders that hold one another many times make billions of a few
+                raise Missing(f"git has more than {MOST:,} files of DVC's there", where=f"tree {tree.id}")
         known = _found[tree.id] = tuple(found)
     return known

@@ -24,7 +24,7 @@ from rich.text import Text
 from lineage.cli import main
 from lineage.commands.common import Console, escape
 from lineage.signing import generate_key
-from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project
+from tests.lineage.simulated import ME, METRICS, PARTS, RAW, REPORT, ROWS, Project
 from tests.pipeline.clones import environment
 
 SECRET = "hunter2-4711"
@@ -175,6 +175,22 @@ def steering(project: Project, _: Path) -> None:
     git.create_commit("HEAD", author, author, FORGED, git.index.write_tree(), [git.head.target])
 
 
+def folders(levels: int, many: str) -> Attack:
+    """A branch of folders in each other, with a file of DVC's in the innermost; git has each of them once."""
+
+    def attack(project: Project, _: Path) -> None:
+        git = pygit2.Repository(str(project.root))
+        found, mode = git.create_blob(b"outs: []"), 0o100644
+        for name in ("x.dvc", *["d"] * levels):
+            tree = git.TreeBuilder()
+            for each in many if name == "d" else ("",):
+                tree.insert(f"{each}{name}", found, mode)
+            found, mode = tree.write(), 0o040000
+        git.create_commit("refs/heads/deep", ME, ME, "deep", found, [])
+
+    return attack
+
+
 def chain(project: Project, _: Path) -> None:
     """5,000 stages, each of which reads what the one before made."""
     names = [f"{i:032x}" for i in range(1, 5002)]
@@ -283,6 +299,8 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "an object of the cache": (cache_link, ""),
     "a page that cites a file outside": (page("OUTSIDE/secret.json:token"), ""),
     "a page that cites what is above": (page("../outside/secret.json:token"), ""),
+    "3,000 folders in each other": (folders(3000, "a"), "nested deeper"),
+    "10^12 folders": (folders(12, "abcdefghij"), "more than 100,000 files"),
     "names that steer": (steering, "forged"),
 }
 COMMANDS = {
