@@ -21,6 +21,7 @@ from lineage.attestation import attest, check
 from lineage.cli import app
 from lineage.contents import parsed
 from lineage.diff import diff
+from lineage.errors import Missing
 from lineage.history import History, history
 from lineage.lockfile import lock_stages
 from lineage.model import Fault
@@ -140,6 +141,11 @@ def test_a_history_of_which_nothing_is_here_ends_with_3(with_folder: Project, mo
     monkeypatch.chdir(with_folder.root)
     ended = CliRunner().invoke(app, ["history", "eval/metrics.json:score"])
     assert ended.exit_code == 3 and "neither in git nor in the cache" in ended.output
+    with pytest.raises(Missing, match="so that the number can't be read"):  # and is no file's name with a colon
+        trace(Repository(with_folder.root), "eval/metrics.json:score", "HEAD")
+    for file in ("eval/metrics.json", "eval/no such"):  # no list tells them apart
+        ended = CliRunner().invoke(app, ["trace", file, "--rev", "HEAD"])
+        assert ended.exit_code == 3 and f"{file}: the list of its folder's files is not here" in ended.output
 
 
 def test_a_sub_project_calls_a_metric_as_trace_does(project: Project, tmp_path: Path) -> None:
