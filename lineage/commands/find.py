@@ -51,7 +51,7 @@ def show_runs(title: str, names: tuple[str, ...], runs: Sequence[tuple[tuple[lis
     rest = len(runs) - ROWS
     if runs:
         out.print(f"\n[bold]{title}")
-        table = columns("run", *names, "recorded in", "commits", "held now by")
+        table = columns("run", *names, "first recorded in", "commits", "held now by")
         for cells, run in sorted(runs, key=lambda row: not row[1].names)[:ROWS] if rest > 0 else runs:
             own = ("\n".join(map(escape, lines)) for lines in cells)
             table.add_row(escape(run.run), *own, *map(escape, when(run)))

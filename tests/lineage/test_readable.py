@@ -80,6 +80,24 @@ def test_a_number_and_its_text_look_different(project: Project, monkeypatch: pyt
     assert [line.split()[-5:-3] for line in answer.splitlines() if "train.rate" in line] == [["2", '"2"']]
 
 
+def test_no_value_and_null_look_different(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.replace("params.yaml", "repo: org/data", "repo: null")
+    project.run()
+    project.commit("null")
+    assert '"org/data"  null  ' in asked(project, monkeypatch, "diff", "HEAD^")
+    project.replace("params.yaml", "repo: null", "more: 1")
+    evaluate = project.stages["evaluate"]
+    project.stages["evaluate"] = replace(evaluate, run=lambda made: {METRICS: b'{"other": 1}'})
+    project.run(force=["evaluate"])
+    answer = asked(project, monkeypatch, "diff", "HEAD")
+    assert "source.repo  null     outputs" in answer and "source.more        1  outputs" in answer
+    assert " -> absent" in answer and "  other: absent -> 1" in answer
+
+
+def test_a_time_has_its_offset(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "2023-11-14 22:13 +00:00  " in asked(project, monkeypatch, "history", f"{METRICS}:score")
+
+
 def test_a_card_lists_final_metrics_and_no_curve(project: Project) -> None:
     def run(made: Project) -> dict[str, Any]:
         curve = json.dumps({"roc": [{"fpr": n / 9, "tpr": 1} for n in range(9)]}).encode()
