@@ -17,7 +17,7 @@ from lineage.cli import app
 from lineage.commands import common
 from lineage.render.grouped import Said, grouped
 from lineage.repository import Repository
-from tests.lineage.simulated import METRICS, Project, Stage
+from tests.lineage.simulated import METRICS, PARTS, Project, Stage
 
 HASHES = [f"{number:032x}" for number in range(40)]
 
@@ -64,6 +64,20 @@ def test_a_clone_without_a_cache_is_answered_in_few_lines(
     answer = asked(project, monkeypatch, *words)
     assert answer.count(": missing") + answer.count("missing, ") <= 2 and "times" in answer
     assert len(answer.splitlines()) < 30
+
+
+def test_what_was_read_of_folders_without_a_list_is_said_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ("eval/roc.json", f"{PARTS}/a.txt")
+    project.stages["eval"] = Stage("eval", (), (METRICS,), (), "eval", lambda made: {"eval": {"roc.json": b"[]"}})
+    project.stages["more"] = Stage("more", (), read, (), "more.txt", lambda made: {"more.txt": b"1"}, cached=False)
+    project.write(".gitignore", (project.text(".gitignore") + "/eval\n").encode())
+    project.run()
+    project.commit("read two folders")
+    shutil.rmtree(project.root / ".dvc/cache")
+    answer = asked(project, monkeypatch, "verify", "HEAD")
+    assert "not checked, 2 times: the list of its folder's files is not here" in answer
 
 
 def test_what_goes_into_a_pipe_is_not_folded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
