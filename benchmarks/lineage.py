@@ -118,14 +118,15 @@ def _record(hashes: dict[str, str], number: int) -> tuple[dict[str, object], dic
         code = {"path": "code.py", "hash": "md5", "md5": bytes_hash(CODE)}
         out = "metrics.json" if stage == "evaluate" else f"{stage}.bin"
         entry: dict[str, object] = {"cmd": f"python code.py {stage}", "deps": [code, *above]}
-        if stage.startswith("train"):
+        if stage != "evaluate":
             entry["params"] = {"params.yaml": {"rate": number}}
         lock[stage] = {**entry, "outs": [{"path": out, "hash": "md5", "md5": made[stage]}]}
         if stage == "train@b":
             continue  # declared with train@a, as a matrix
         template, artifact = (part.replace("@a", "@${item.arm}") for part in (stage, out))
         declared[stage.partition("@")[0]] = {
-            **({"matrix": {"arm": ["a", "b"]}, "params": ["rate"]} if "@" in stage else {}),
+            **({"matrix": {"arm": ["a", "b"]}} if "@" in stage else {}),
+            **({"params": ["rate"]} if "params" in entry else {}),
             "cmd": f"python code.py {template}",
             "deps": ["code.py", *(f"{s}.bin" for s in ABOVE.get(stage, []))],
             "outs": [artifact],

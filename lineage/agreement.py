@@ -12,7 +12,7 @@ from lineage.hashing import stream_hash
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Run
 from lineage.states import Workspace
-from lineage.values import ABSENT, plain, same
+from lineage.values import ABSENT, same
 
 OF_THE_MACHINE = ("environment", "code")
 """Parts of a manifest that say what a run was made with, not what it made."""
@@ -161,7 +161,7 @@ def differing_numbers(old: Any, new: Any, key: str = "") -> Iterator[Number]:
             below = f"{key}.{inner}" if key else str(inner)
             yield from differing_numbers(old.get(inner, ABSENT), new.get(inner, ABSENT), below)
     elif not same(old, new):
-        yield Number(key=key, recorded=plain(old), made=plain(new), relative=_relative(old, new))
+        yield Number(key=key, recorded=old, made=new, relative=_relative(old, new))
 
 
 def _relative(old: Any, new: Any) -> float | None:

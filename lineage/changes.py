@@ -15,7 +15,7 @@ from lineage.contents import parsed
 from lineage.model import Fault, Frozen
 from lineage.pins import HASHES, REVISIONS
 from lineage.seeds import is_seed
-from lineage.values import plain, same
+from lineage.values import ABSENT, same
 
 DATA = re.compile(
     r"\.(csv|tsv|txt|md|json|jsonl|ndjson|parquet|arrow|feather|npy|npz|pkl|pt|bin|gz|bz2|xz|zip|zst|xml|html|png|jpe?g"
@@ -42,6 +42,10 @@ class Change(StrEnum):
     REMOVED = "run removed"
     UNEXPLAINED = "doesn't repeat, or tampered"
     """Outputs differ, and nothing that was read does."""
+
+
+VALUED = frozenset({Change.PARAMETER, Change.SEED, Change.SOURCE})
+"""What differs in values, of any type."""
 
 
 class Effect(StrEnum):
@@ -76,6 +80,12 @@ class Entry(Frozen):
     effect: Effect = Effect.NONE
     detail: str = ""
 
+    @property
+    def sides(self) -> tuple[Any, Any]:
+        """Both values; None is one of them, but of a hash, a version or a command it says that there is none."""
+        old, new = ((ABSENT if v is None and self.kind not in VALUED else v) for v in (self.before, self.after))
+        return old, new
+
     def mirrored(self) -> "Entry":
         """The same difference, seen from the other side."""
         kind = MIRRORED.get(self.kind, self.kind)
@@ -86,7 +96,7 @@ def entered(
     run: str, kind: Change, what: str, before: Any, after: Any, effect: Effect = Effect.NONE, detail: str = ""
 ) -> Entry:
     """A difference between two values, of which one may not be there."""
-    return Entry(run=run, kind=kind, what=what, before=plain(before), after=plain(after), effect=effect, detail=detail)
+    return Entry(run=run, kind=kind, what=what, before=before, after=after, effect=effect, detail=detail)
 
 
 MIRRORED: dict[Change | Fault, Change | Fault] = {Change.ADDED: Change.REMOVED, Change.REMOVED: Change.ADDED}

@@ -13,7 +13,7 @@ from lineage.graph import Graph
 from lineage.manifests import is_manifest
 from lineage.model import File, Frozen, Kind, Run
 from lineage.trace import environment_files
-from lineage.values import differing, plain, value_at
+from lineage.values import differing, value_at
 from lineage.waiting import waiting
 
 METRICS = (".json", ".yaml", ".yml", ".toml")
@@ -282,4 +282,4 @@ class Comparison:
         values = [side.contents.value(f) for side, f in ((self.before, old), (self.after, new))]
         if not all(isinstance(value, dict) for value in values):
             return ()
-        return tuple((key, plain(a), plain(b)) for key, a, b in differing(*values))
+        return tuple((key, a, b) for key, a, b in differing(*values))

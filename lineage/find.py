@@ -52,13 +52,14 @@ def find(repository: Repository, asked: str, progress: Progress | None = None) -
     read = [*book.inputs_with(hashes)]
     known = book.known(entry for entry, _ in (*made, *read))
     lists = [] if made else [*book.unlisted()]
-    what = f"the lists of {len(lists)} folders that runs made are not here: it may be in one (dvc fetch --all-commits)"
+    more = f" and {len(lists) - 1:,} more" if len(lists) > 1 else ""
+    what = "no list of the files that a run made there is here: it may be one of them (dvc fetch --all-commits)"
     return Found(
         asked=asked,
         hashes=hashes,
         made=_places(made, known),
         read=_places(read, known),
-        gaps=(*book.gaps, *([Gap(where=lists[0], what=what)] if lists else [])),
+        gaps=(*book.gaps, *([Gap(where=f"{lists[0]}{more}", what=what)] if lists else [])),
     )
 
 

@@ -38,7 +38,7 @@ class Measured(Frozen):
 
 
 def measured(repository: Repository, traced: Trace) -> list[Measured]:
-    """The metrics files of a target's runs, and of runs downstream of them."""
+    """The metrics files of a target's runs, and of runs downstream of them; a folder without its list may hold some."""
     state = open_state(repository, traced.revision)
     graph, contents = Graph(state), Recorded(state)
     origins = Origins(graph)
@@ -48,10 +48,11 @@ def measured(repository: Repository, traced: Trace) -> list[Measured]:
     for run in graph.stages():
         made = (each for file in run.outputs for each in contents.files(file)) if run.name in below else ()
         results = [file for file in made if _is_result(file, state)]
-        if results:
+        unlisted = [f for f in run.outputs if run.name in below and _is_unlisted(f, contents)]
+        if results or unlisted:
             above = set(origins.upstream([origins.of(run.name)]))
             own = run.name in names or _is_own(run, origins, names, above, below)
-            found += [_read(run, file, contents, own) for file in results]
+            found += [_read(run, file, contents, own) for file in (*results, *(unlisted if own else []))]
     return sorted(found, key=lambda each: (not each.own, each.path))
 
 
@@ -84,6 +85,10 @@ def _is_result(file: File, state: State) -> bool:
     if "metrics" in posixpath.basename(file.path) or state.keeps(file.path):
         return True
     return state.is_workspace and not state.repository.git.path_is_ignored(file.path)
+
+
+def _is_unlisted(file: File, contents: Recorded) -> bool:
+    return file.is_folder and not file.is_external and contents.listing(file) is None
 
 
 def _is_own(run: Run, origins: Origins, names: set[str], above: set[str], below: set[str]) -> bool:

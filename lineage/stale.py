@@ -5,7 +5,7 @@ That proves nothing wrong. What made the bytes that it read is looked for in his
 
 from collections.abc import Iterable, Iterator
 
-from lineage.changes import Change, Entry
+from lineage.changes import VALUED, Change, Entry
 from lineage.checks.case import Case
 from lineage.comparison import Comparison
 from lineage.model import Fault, File, Finding
@@ -62,5 +62,5 @@ def _since(case: Case, former: Origin) -> str | None:
 def _change(entry: Entry) -> str:
     """A difference in a few words; hashes say nothing to a reader."""
     words = f"{entry.kind} {entry.what}"
-    valued = (Change.PARAMETER, Change.SEED, Change.SOURCE, Change.ENVIRONMENT)
-    return f"{words} {shown(entry.before)} -> {shown(entry.after)}" if entry.kind in valued else words
+    before, after = map(shown, entry.sides)
+    return f"{words} {before} -> {after}" if entry.kind in {*VALUED, Change.ENVIRONMENT} else words

@@ -68,15 +68,26 @@ def find_target(asked: str, graph: Graph, contents: Contents) -> Target:
 def find_file(asked: str, graph: Graph, contents: Contents) -> tuple[File, str] | None:
     """The recorded file or folder, and the key, of `PATH` or `PATH:KEY`; None where nothing of that name is recorded.
 
-    A file in a folder that a run made has the hash that the folder's list gives it.
+    A file in a folder that a run made has the hash that the folder's list gives it. Where that list isn't here, any
+    name may be in it: then what looks like a number is taken for one.
     """
+    doubtful: list[tuple[File, str]] = []
     for path, key in _readings(asked, graph):
         file = _recorded(path, graph)
         if file is not None and file.hash is None:
+            if unlisted(path, graph, contents) is not None:
+                doubtful.append((file, key))
+                continue
             file = _inside(file, graph, contents)
         if file is not None:
             return file, key
-    return None
+    return next((found for found in doubtful if found[1]), doubtful[0] if doubtful else None)
+
+
+def unlisted(path: str, graph: Graph, contents: Contents) -> File | None:
+    """The folder that a run made, that a path lies in, and whose list isn't here, if there is one."""
+    folders = [folder for _, folder in graph.producers(path) if folder.is_folder and path.startswith(folder.path + "/")]
+    return next((folder for folder in folders[:1] if contents.listing(folder) is None), None)
 
 
 def made_at(path: str, graph: Graph, contents: Contents) -> File | None:
@@ -147,8 +158,8 @@ def _recorded(path: str, graph: Graph) -> File | None:
 def _number(file: File, key: str, contents: Contents, is_made: bool) -> Any:
     data = None if is_made and file.hash is None else contents.read(file)
     if data is None:
-        what = f"the bytes that the record says ({file.hash})" if file.hash else "the list of its folder's files"
-        raise Missing(f"{what} are not here, so that the number can't be read", file.path, todo="Fetch: dvc pull")
+        what = f"the bytes that the record says ({file.hash}) are" if file.hash else "the list of its folder's files is"
+        raise Missing(f"{what} not here, so that the number can't be read", file.path, todo="Fetch: dvc pull")
     try:
         value = read_value(data, file.path)
         return at(value, key)

@@ -17,8 +17,8 @@ from lineage.origins import Origin, Origins
 from lineage.pins import Owners
 from lineage.repository import Repository
 from lineage.seeds import is_seed, seeds_of
-from lineage.states import State, open_state
-from lineage.targets import Target, find_target
+from lineage.states import Committed, State, open_state
+from lineage.targets import Target, find_target, unlisted
 
 ENVIRONMENT_FILES = re.compile(
     r"(requirements[\w.-]*\.(txt|lock|in)|[\w.-]+\.lock|pylock[\w.-]*\.toml|conda-lock\.yml|environment\.ya?ml"
@@ -122,6 +122,7 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     recorded = Recording(repository, state)
     origins = Origins(graph, recorded.commit)
     roots, doubts = _roots(found, origins)
+    doubts += _unlisted(found, graph, contents)
     closure = origins.upstream(roots)
     frozen, unread = _frozen(state)
     owners = cache(lambda graph: Owners(graph.runs.values()))
@@ -150,6 +151,13 @@ def _roots(found: Target, origins: Origins) -> tuple[list[Origin], list[Gap]]:
                 made = origins.makers(origins.of(run.name), file)
                 return [*made.origins], [Gap(where=path, what=made.gap)] if made.gap is not None else []
     return own, []
+
+
+def _unlisted(found: Target, graph: Graph, contents: Recorded) -> list[Gap]:
+    """What is not known of a target in a folder whose list isn't here."""
+    folder = unlisted(found.path, graph, contents) if found.path is not None and found.hash is None else None
+    what = "the list of its folder's files is not here: whether it is one of them, and which bytes it has, is unknown"
+    return [] if folder is None else [Gap(where=str(found.path), what=what)]
 
 
 def _doubts(closure: Mapping[str, Origin], origins: Origins) -> Iterator[Gap]:
@@ -190,7 +198,7 @@ def step(origin: Origin, origins: Origins, recorded: "Recording", owners: Owners
 
 
 def _input(file: File, reader: Origin, origins: Origins, recorded: "Recording") -> Input:
-    makers, state = origins.makers(reader, file), reader.graph.state
+    makers = origins.makers(reader, file)
     if makers.origins:
         return Input(file=file, role=Role.ARTIFACT, producers=tuple(origin.name for origin in makers.origins))
     if makers.is_made:
@@ -198,7 +206,7 @@ def _input(file: File, reader: Origin, origins: Origins, recorded: "Recording") 
     if file.is_external:
         return Input(file=file, role=Role.EXTERNAL)
     blob = recorded.blob(file, reader)
-    kept = blob is not None or state.blob(file.path) is not None or bool(state.committed_under(file.path))
+    kept = blob is not None or recorded.keeps(file.path, reader)
     return Input(file=file, role=Role.CODE if kept else Role.UNPINNED, blob=blob)
 
 
@@ -262,12 +270,19 @@ class Recording:
         found = self.of(run)
         return None if found is None else found.id
 
+    def keeps(self, path: str, reader: Origin) -> bool:
+        """Whether git keeps something at a path that a run read, or did when the run was recorded: it may be gone."""
+        if reader.graph.state.keeps(path):
+            return True
+        then = self.commit(reader.run) if reader.past is None else None
+        return then is not None and Committed(self._repository, then[:10], then).keeps(path)
+
     def blob(self, file: File, reader: Origin) -> str | None:
         """Git's id of a file that a run read, in its own commit or an older one; None where git has other bytes."""
         contents, here = reader.contents, reader.graph.state.blob(file.path)
         if file.hash is None or file.is_folder or file.is_external:
             return None
-        blobs = dict.fromkeys([here, *(blob for _, blob in self._history(file.path))] if here else [])
+        blobs = dict.fromkeys([here, *(blob for _, blob in self._history(file.path))])
         return next((b for b in blobs if b is not None and contents.blob_hash(b, file.algorithm) == file.hash), None)
 
     def gaps(self) -> list[Gap]:

@@ -99,8 +99,25 @@ class _Walk:
     def _is_made(self, sort: Sort, asked: str, paths: Iterable[str]) -> bool:
         """Whether a run made a target that none has read."""
         if sort is Sort.HASH:
-            return any(True for _ in self.book.outputs_with([asked]))
-        return sort is Sort.FILE and any(path in self.book.outputs for path in paths)
+            return any(True for _ in (*self.book.outputs_with([asked]), *self.book.parts_with([asked])))
+        return sort is Sort.FILE and any(self._has(path) for path in paths)
+
+    def _has(self, path: str) -> bool:
+        """Whether a run made something at a path, or a folder that has it; where no list tells, that is a gap."""
+        folder, unlisted = path, None
+        while folder:
+            for entry, output in self.book.outputs.get(folder, ()):
+                if folder == path:
+                    return True
+                listing = self.book.listing(entry, output) if output.is_folder else {}
+                if listing is not None and part_hash(listing, path[len(folder) + 1 :]) is not None:
+                    return True
+                unlisted = entry if listing is None else unlisted
+            folder = folder.rpartition("/")[0]
+        if unlisted is not None:
+            what = f"no list of the files that {unlisted.run.name} made is here, so whether this is one is unknown"
+            self.gaps.append(Gap(where=path, what=what))
+        return unlisted is not None
 
     def on(self) -> None:
         """Follow what they made to the last."""

@@ -4,25 +4,24 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import RootModel
+
 from lineage.contents import at
 
 LONGEST = 80
 """Characters of a value that are shown."""
 
 
-class Absent:
-    """The value of a key that isn't there."""
+class Absent(RootModel[None]):
+    """The value of a key that isn't there; in an answer's JSON null."""
+
+    root: None = None
 
     def __repr__(self) -> str:
         return "absent"
 
 
 ABSENT = Absent()
-
-
-def plain(value: Any) -> Any:
-    """A value as an answer holds it: None for what isn't there."""
-    return None if value is ABSENT else value
 
 
 def value_at(content: Any, key: str) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import mdlm, naive
+from benchmarks import lineage, mdlm, naive
 from benchmarks.table import MIB, Cost, Measured, peak_mib
 from softmask.training.soft_mask_objective import SoftMaskObjective
 from stages.files import read_json
@@ -69,3 +69,7 @@ def test_the_steps_that_are_measured_compare_as_the_issue_names_them() -> None:
     assert ("tiny training step SM", "tiny binary step") in pairs
     assert ("tiny sampling step SM, masked 0.5", "tiny forward with head") in pairs
     assert all(row.ratio and row.cost.peak_mib for row in rows)
+
+
+def test_the_experiments_that_lineage_is_measured_on_are_whole(tmp_path: Path) -> None:
+    assert all(seconds > 0 for seconds in lineage._many(tmp_path / "project", 2).values())  # a failure raises

@@ -40,7 +40,7 @@ def _inside(case: Case, run: Run, file: File, producer: Run, output: File) -> It
     listing = case.contents.listing(output) if output.is_folder else {}  # nothing lies in a file
     below = file.path[len(output.path) + 1 :]
     if listing is None:
-        yield _unchecked(run, file, f"the list of {output.path} is not here")
+        yield _unchecked(run, file, "the list of its folder's files is not here")
     elif (made := part_hash(listing, below)) != file.hash:
         if output.algorithm == file.algorithm or made is None:
             yield _differs(run, file, f"{producer.name} made {made or 'nothing there'}")

@@ -7,19 +7,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lineage.changes import Change, Effect, Entry
+from lineage.changes import VALUED, Change, Effect, Entry
 from lineage.commands.common import AsJson, answer, columns, end, escape, hashing, here, out, show, unread
 from lineage.comparison import Result
 from lineage.diff import Difference, Side, diff
 from lineage.model import Fault
 from lineage.render.grouped import SHOWN, Said, grouped, listed
 from lineage.render.words import value as whole
-from lineage.values import shown
+from lineage.values import ABSENT, shown
 
 MOST = 60
 """Differences under one heading that are printed."""
-VALUES = (Change.PARAMETER, Change.SEED, Change.SOURCE)
-"""What differs in values, of any type."""
 
 
 def diff_command(
@@ -104,7 +102,7 @@ def _entries(entries: list[Entry]) -> Table:
     rows: dict[tuple[str, ...], list[str]] = {}
     for entry in entries:
         effect = ": ".join(word for word in (entry.effect, entry.detail) if word)
-        values = (_short(value, entry.kind) for value in (entry.before, entry.after))
+        values = (_short(value, entry.kind) for value in entry.sides)
         cells = (entry.kind.value, entry.what, *values, effect)
         rows.setdefault(cells, []).append(entry.run or "(no run)")
     for row, runs in [*rows.items()][:MOST]:
@@ -116,9 +114,9 @@ def _entries(entries: list[Entry]) -> Table:
 
 def _short(value: Any, kind: Change | Fault) -> str:
     """A value as JSON writes it where `3` and `"3"` are two; hashes, versions and commands as they are."""
-    if value is None:
+    if value is ABSENT:
         return ""
-    return whole(value) if kind in VALUES or not isinstance(value, str) else value
+    return whole(value) if kind in VALUED or not isinstance(value, str) else value
 
 
 def _result(result: Result) -> str:

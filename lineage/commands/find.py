@@ -1,16 +1,17 @@
 """`find`: which runs of history made the bytes in a person's hand."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from lineage.commands.common import AsJson, answer, columns, end, escape, hashing, here, out, show
-from lineage.find import Found, Place, find
+from lineage.commands.common import AsJson, answer, columns, end, escape, hashing, here, out, show, unread
+from lineage.find import Found, find
 from lineage.ledger import Known
-from lineage.model import Gap
 from lineage.render.grouped import listed
+
+ROWS = 40
+"""Runs that a table prints."""
 
 
 def find_command(
@@ -31,21 +32,32 @@ def find_command(
 
 
 def _print(found: Found) -> None:
-    out.print(f"{escape(found.asked)}  [dim]{escape(', '.join(h for h in found.hashes if h != found.asked))}")
+    digests = ", ".join(digest for digest in found.hashes if digest != found.asked)
+    out.print(f"{escape(found.asked)}{f'  [dim]{escape(digests)}' if digests else ''}")
     for title, places in (("Made", found.made), ("Read", found.read)):
-        if places:
-            out.print(f"\n[bold]{title}")
-            show(_table(places))
+        show_runs(title, ("path", "hash"), [(([p.path], [p.hash[:8]]), p.by) for p in places])
     if not found.made:
         out.print("[yellow]no run of history that is here made it")
-    gaps(found.gaps)
+    unread(found.gaps)
 
 
-def _table(places: Iterable[Place]) -> Table:
-    table = columns("run", "path", "hash", "recorded in", "commits", "held now by")
-    for place in places:
-        table.add_row(*(escape(cell) for cell in (place.by.run, place.path, place.hash[:8], *when(place.by))))
-    return table
+def show_runs(title: str, names: tuple[str, ...], runs: Sequence[tuple[tuple[list[str], ...], Known]]) -> None:
+    """Print a table of runs of history, with who holds each; of many the first of those that something holds now.
+
+    Args:
+        names: of the columns that are the command's own.
+        runs: the lines in each of these, and the run.
+    """
+    rest = len(runs) - ROWS
+    if runs:
+        out.print(f"\n[bold]{title}")
+        table = columns("run", *names, "first recorded in", "commits", "held now by")
+        for cells, run in sorted(runs, key=lambda row: not row[1].names)[:ROWS] if rest > 0 else runs:
+            own = ("\n".join(map(escape, lines)) for lines in cells)
+            table.add_row(escape(run.run), *own, *map(escape, when(run)))
+        show(table)
+    if rest > 0:
+        out.print(f"and {rest:,} more (--json has them)")
 
 
 def when(known: Known) -> Iterator[str]:
@@ -54,9 +66,3 @@ def when(known: Known) -> Iterator[str]:
     yield f"{first.id[:10]}, {first.time[:10]}, {first.author}"
     yield str(known.commits)
     yield listed(known.names)
-
-
-def gaps(found: Iterable[Gap]) -> None:
-    """What could not be read."""
-    for gap in found:
-        out.print(f"[yellow]partial answer: {escape(f'{gap.where}: {gap.what}')}")

@@ -8,7 +8,8 @@ from lineage.changes import Entry
 from lineage.commands.common import AsJson, answer, columns, counting, end, escape, here, out, show, unread
 from lineage.history import History, history
 from lineage.render.grouped import listed
-from lineage.values import shown
+from lineage.render.words import when
+from lineage.values import ABSENT, shown
 
 EXPLAINED = 3
 """Differences that a row prints."""
@@ -35,7 +36,7 @@ def _print(found: History) -> None:
     table = columns("when", "name", "value", "against", "because of", title=escape(found.metric))
     for row in found.rows:
         because = "\n".join(map(escape, explained(list(row.entries))))
-        cells = (row.commit.time[:16].replace("T", " "), row.name, shown(row.value), row.against or "")
+        cells = (when(row.commit), row.name, shown(row.value), row.against or "")
         table.add_row(*map(escape, cells), because)
     if found.rows:
         show(table)
@@ -48,9 +49,8 @@ def explained(entries: list[Entry]) -> list[str]:
     """One line for each difference, the same difference at several runs once."""
     lines: dict[str, list[str]] = {}
     for entry in entries:
-        values = (
-            "" if entry.before is None and entry.after is None else f" {shown(entry.before)} -> {shown(entry.after)}"
-        )
+        before, after = entry.sides
+        values = "" if before is after is ABSENT else f" {shown(before)} -> {shown(after)}"
         lines.setdefault(f"{entry.kind.value} {entry.what}{values}", []).append(entry.run or "(no run)")
     texts = [f"{listed(runs)}: {what}" for what, runs in lines.items()]
     return [*texts[:EXPLAINED], f"and {len(texts) - EXPLAINED} more"] if len(texts) > EXPLAINED else texts

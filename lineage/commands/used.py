@@ -1,13 +1,12 @@
 """`used`: what was made from something, over all of history."""
 
-from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from lineage.commands.common import AsJson, answer, columns, end, escape, here, out, show, working
-from lineage.commands.find import gaps, when
+from lineage.commands.common import AsJson, answer, end, escape, here, out, unread, working
+from lineage.commands.find import show_runs
+from lineage.ledger import Known
 from lineage.render.grouped import shortened
 from lineage.used import Sort, Use, Used, used
 
@@ -40,20 +39,10 @@ def _print(found: Used) -> None:
     out.print(f"{escape(found.asked)}, a {found.sort}: {count or 'no'} {'run' if count == 1 else 'runs'} of history")
     first = "Made by it" if found.sort is Sort.RUN else "Read it"
     for title, direct in ((first, True), ("Read what came of it", False)):
-        uses = [use for use in found.uses if use.direct is direct]
-        if uses:
-            out.print(f"\n[bold]{title}")
-            show(_table(uses))
-    gaps(found.gaps)
+        show_runs(title, ("read", "made"), [_row(use) for use in found.uses if use.direct is direct])
+    unread(found.gaps)
 
 
-def _table(uses: Iterable[Use]) -> Table:
-    table = columns("run", "read", "made", "recorded in", "commits", "held now by")
-    for use in uses:
-        made = [f"{file.path} {(file.hash or '')[:8]}" for file in use.outputs]
-        table.add_row(escape(use.by.run), _few(use.because), _few(made), *map(escape, when(use.by)))
-    return table
-
-
-def _few(words: Iterable[str]) -> str:
-    return "\n".join(map(escape, shortened([*words], SHOWN)))
+def _row(use: Use) -> tuple[tuple[list[str], ...], Known]:
+    made = [f"{file.path} {(file.hash or '')[:8]}" for file in use.outputs]
+    return (shortened([*use.because], SHOWN), shortened(made, SHOWN)), use.by

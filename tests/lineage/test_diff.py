@@ -19,7 +19,7 @@ from lineage.cli import app
 from lineage.diff import Difference, diff
 from lineage.model import Fault
 from lineage.repository import Repository
-from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, SHARED, Project, flip
+from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, SHARED, Project, Stage, flip
 from tests.lineage.test_kinds_of_change import KINDS, TRAININGS, corrupted, forged, named, parameter, tampered
 from tests.pipeline.clones import run
 
@@ -42,6 +42,16 @@ def kept(project: Project, path: str) -> Path:
     """Where the cache has an output; of a folder, its list."""
     outs = (out for entry in project.lock().values() for out in entry["outs"])
     return next(project.place(out["md5"]) for out in outs if out["path"] == path)
+
+
+def test_a_stage_that_only_one_side_has_is_named(project: Project) -> None:
+    project.stages["more"] = Stage(
+        "more", (), (METRICS,), (), "more.txt", lambda made: {"more.txt": b"1"}, cached=False
+    )
+    project.run()
+    project.commit("one more")
+    assert named(compared(project, "HEAD^", "HEAD")) == {("more", Change.ADDED)}
+    assert named(compared(project, "HEAD", "HEAD^")) == {("more", Change.REMOVED)}
 
 
 # The same kinds at other places

@@ -21,6 +21,7 @@ from lineage.attestation import attest, check
 from lineage.cli import app
 from lineage.contents import parsed
 from lineage.diff import diff
+from lineage.errors import Missing
 from lineage.history import History, history
 from lineage.lockfile import lock_stages
 from lineage.model import Fault
@@ -171,13 +172,20 @@ def test_a_metric_in_a_folder_has_a_history(with_folder: Project, kept: str) -> 
     )
 
 
-def test_a_history_of_which_nothing_is_here_ends_with_3(with_folder: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_and_is_not_here_ends_with_3(with_folder: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with_folder.write(".gitignore", (with_folder.text(".gitignore") + "/eval\n").encode())
     with_folder.commit("with a folder")
     shutil.rmtree(with_folder.root / ".dvc/cache")
     monkeypatch.chdir(with_folder.root)
     ended = CliRunner().invoke(app, ["history", "eval/metrics.json:score"])
     assert ended.exit_code == 3 and "neither in git nor in the cache" in ended.output
+    with pytest.raises(Missing, match="so that the number can't be read"):  # and is no file's name with a colon
+        trace(Repository(with_folder.root), "eval/metrics.json:score", "HEAD")
+    ended = CliRunner().invoke(app, ["card", "evaluate", "--rev", "HEAD"])  # the folder may hold what was measured
+    assert ended.exit_code == 3 and "Not here, or not as recorded: `eval`." in ended.output
+    for file in ("eval/metrics.json", "eval/no such"):  # no list tells them apart
+        ended = CliRunner().invoke(app, ["trace", file, "--rev", "HEAD"])
+        assert ended.exit_code == 3 and f"{file}: the list of its folder's files is not here" in ended.output
 
 
 def test_a_sub_project_calls_a_metric_as_trace_does(project: Project, tmp_path: Path) -> None:

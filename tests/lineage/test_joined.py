@@ -168,6 +168,10 @@ def test_code_has_the_blob_that_was_read_or_none(partial: Partial, tmp_path: Pat
     project.commit("another evaluation, not run")
     after = named(trace(Repository(project.root), METRICS), "evaluate").inputs[0]
     assert after == before
+    run(["git", "rm", "--quiet", "code/evaluate.py"], project.root)
+    project.commit("gone")
+    gone = named(trace(Repository(project.root), METRICS, "HEAD"), "evaluate").inputs[0]
+    assert gone == before and gone.role is Role.CODE  # git kept it, and still has it
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from lineage.find import Found, find
 from lineage.ledger import Ledger
 from lineage.repository import Repository
 from lineage.used import Sort, Used, used
-from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project
+from tests.lineage.simulated import METRICS, PARTS, RAW, REPORT, ROWS, Project, Stage
 from tests.pipeline.clones import run
 
 TRAININGS = ("train@a-1", "train@b-1")
@@ -139,9 +139,36 @@ def test_the_commands_end_with_what_was_found(told: Project, tmp_path: Path, mon
     assert answer.exit_code == 0 and "train.rate = 9" in answer.stdout
     shutil.rmtree(project.place(digest(project, "split", "outs", PARTS)).parent)
     answer = runner.invoke(app, ["find", "unknown.txt"])
-    assert answer.exit_code == 3 and f"{PARTS}: the lists of 1 folders" in answer.stdout
+    assert answer.exit_code == 3 and f"{PARTS}\n  no list of the files that a run made" in answer.stdout
     for command in (["used", "nothing/of/this"], ["find", "nothing/of/this"]):
         assert isinstance(runner.invoke(app, command).exception, AuditError)
+
+
+def test_what_nothing_read_of_a_folder_that_a_run_made_is_known(told: Project, tmp_path: Path) -> None:
+    project = told.copied(tmp_path / "project")
+    project.stages["eval"] = Stage("eval", (), (METRICS,), (), "eval", lambda made: {"eval": {"roc.json": b"[]"}})
+    project.write(".gitignore", (project.text(".gitignore") + "/eval\n").encode())
+    project.run()
+    project.commit("with a folder")
+    repository = Repository(project.root)
+    for asked in (
+        "eval/roc.json",
+        "eval/roc.json:area",
+        find(repository, str(project.root / "eval/roc.json")).hashes[0],
+    ):
+        assert ask(project, asked).uses == () == ask(project, asked).gaps
+    with pytest.raises(AuditError):
+        ask(project, "eval/other.json")
+    project.place(digest(project, "eval", "outs", "eval")).unlink()
+    (gap,) = ask(project, "eval/other.json").gaps  # it may be one of them
+    assert gap.what.startswith("no list of the files that eval made is here")
+
+
+def test_of_many_runs_the_first_that_are_held_now_are_printed(told: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(told.root)
+    monkeypatch.setattr("lineage.commands.find.ROWS", 2)
+    answer = CliRunner().invoke(app, ["used", RAW]).stdout
+    assert answer.count("and 9 more (--json has them)") == 1 and answer.count("\nprepare ") == 1
 
 
 def test_a_commit_whose_lock_cannot_be_read_is_a_gap_and_the_others_are_read(told: Project, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lineage.cli import app
 from lineage.commands import common
 from lineage.render.grouped import Said, grouped
 from lineage.repository import Repository
-from tests.lineage.simulated import METRICS, Project, Stage
+from tests.lineage.simulated import METRICS, PARTS, Project, Stage
 
 HASHES = [f"{number:032x}" for number in range(40)]
 
@@ -66,6 +66,20 @@ def test_a_clone_without_a_cache_is_answered_in_few_lines(
     assert len(answer.splitlines()) < 30
 
 
+def test_what_was_read_of_folders_without_a_list_is_said_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ("eval/roc.json", f"{PARTS}/a.txt")
+    project.stages["eval"] = Stage("eval", (), (METRICS,), (), "eval", lambda made: {"eval": {"roc.json": b"[]"}})
+    project.stages["more"] = Stage("more", (), read, (), "more.txt", lambda made: {"more.txt": b"1"}, cached=False)
+    project.write(".gitignore", (project.text(".gitignore") + "/eval\n").encode())
+    project.run()
+    project.commit("read two folders")
+    shutil.rmtree(project.root / ".dvc/cache")
+    answer = asked(project, monkeypatch, "verify", "HEAD")
+    assert "not checked, 2 times: the list of its folder's files is not here" in answer
+
+
 def test_what_goes_into_a_pipe_is_not_folded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "train a --with " + "-".join(["word"] * 60)
     project.stages["train@a-1"] = replace(project.stages["train@a-1"], command=command)
@@ -78,6 +92,24 @@ def test_a_number_and_its_text_look_different(project: Project, monkeypatch: pyt
     project.replace("params.yaml", "rate: 2", "rate: '2'")
     answer = asked(project, monkeypatch, "diff", "HEAD")
     assert [line.split()[-5:-3] for line in answer.splitlines() if "train.rate" in line] == [["2", '"2"']]
+
+
+def test_no_value_and_null_look_different(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.replace("params.yaml", "repo: org/data", "repo: null")
+    project.run()
+    project.commit("null")
+    assert '"org/data"  null  ' in asked(project, monkeypatch, "diff", "HEAD^")
+    project.replace("params.yaml", "repo: null", "more: 1")
+    evaluate = project.stages["evaluate"]
+    project.stages["evaluate"] = replace(evaluate, run=lambda made: {METRICS: b'{"other": 1}'})
+    project.run(force=["evaluate"])
+    answer = asked(project, monkeypatch, "diff", "HEAD")
+    assert "source.repo  null     outputs" in answer and "source.more        1  outputs" in answer
+    assert " -> absent" in answer and "  other: absent -> 1" in answer
+
+
+def test_a_time_has_its_offset(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "2023-11-14 22:13 +00:00  " in asked(project, monkeypatch, "history", f"{METRICS}:score")
 
 
 def test_a_card_lists_final_metrics_and_no_curve(project: Project) -> None:
