@@ -107,7 +107,19 @@ def declared_in(state: State, path: str) -> list[Declared]:
     Raises:
         Unreadable: it, or a file of variables, can't be read; its text says why.
     """
-    return _file(state, _place(state), path)
+    config = posixpath.join(state.repository.folder, ".dvc/config")
+    known = _known.setdefault((state.repository.folder, path), [])
+    for read, found in known:
+        if all(state.identity(file) == content for file, content in read.items()):
+            return found
+    place = _place(state)
+    found = _file(state, place, path)
+    known.insert(0, ({file: state.identity(file) for file in (path, config, *place.fs.seen)}, found))
+    return found
+
+
+_known: dict[tuple[str, str], list[tuple[dict[str, str | None], list[Declared]]]] = {}
+"""The project's folder and a dvc.yaml -> (what was read, by git's ids, and what it says): revisions share most."""
 
 
 class _Files:
@@ -117,6 +129,8 @@ class _Files:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.seen: set[str] = set()
+        """What was asked for, whether or not it is there."""
 
     def exists(self, path: str) -> bool:
         """Whether the state has a file.
@@ -126,6 +140,7 @@ class _Files:
         """
         if self._state.leads_out(path):
             raise Unreadable(f"{path} lies outside the repository, where nothing is read")
+        self.seen.add(path)
         return self._state.read(path) is not None
 
     def isdir(self, path: str) -> bool:

@@ -21,6 +21,8 @@ _files: dict[tuple[Any, ...], tuple[Run, ...] | Unreadable] = {}
 """A file of DVC's, by its path and content -> its runs: revisions share most files, too."""
 _folders: dict[str | None, dict[str, str]] = {}
 """A dvc.yaml's content, by git's id -> stage, or all instances of one -> its `wdir` as written."""
+_names: dict[str | None, frozenset[str] | None] = {}
+"""The same -> its stages, each standing for all its instances; None where it can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,19 @@ class Graph:
 
     def is_current(self, run: Run) -> bool:
         """Whether dvc.yaml has a run's stage still, as far as it can be read; DVC keeps the run if not."""
-        return run.kind is not Kind.STAGE or run.name in self.declared.stages or not self.declared.knows(run.file)
+        if run.kind is not Kind.STAGE:
+            return True
+        path, name = pipeline_file(run.file), run.name.rpartition(":")[2]
+        content = self.state.identity(path)
+        if content not in _names:
+            _names[content] = stage_names(self.state.read(path) or b"")
+        written = _names[content]
+        if written is not None and name.partition("@")[0] not in written:
+            return False  # whatever the templates say, which take a while
+        try:
+            return "@" not in name or run.name in {stage.name for stage in declared_in(self.state, path)}
+        except Unreadable:
+            return True
 
     def producers(self, path: str) -> list[tuple[Run, File]]:
         """The outputs that a path is, lies in, or contains."""
@@ -253,15 +267,25 @@ def _lock(path: str, project: str, data: bytes, folders: Mapping[str, str]) -> I
 
 def working_folders(data: bytes) -> dict[str, str]:
     """Stage, or all instances of one -> its `wdir` as a dvc.yaml writes it; none where it can't be read."""
-    try:
-        parsed = load(data) if b"wdir" in data else None
-    except Unreadable:
-        return {}
-    stages = parsed.get("stages") if isinstance(parsed, dict) else None
     found: dict[str, str] = {}
-    for name, stage in stages.items() if isinstance(stages, dict) else ():
+    for name, stage in (_stages(data) or {}).items() if b"wdir" in data else ():
         body = stage.get("do", stage) if isinstance(stage, dict) else None
         folder = body.get("wdir") if isinstance(body, dict) else None
         if isinstance(folder, str):
             found[name] = folder
     return found
+
+
+def stage_names(data: bytes) -> frozenset[str] | None:
+    """The stages that a dvc.yaml writes; None where it can't be read."""
+    stages = _stages(data)
+    return None if stages is None else frozenset(stages)
+
+
+def _stages(data: bytes) -> dict[str, Any] | None:
+    try:
+        parsed = load(data)
+    except Unreadable:
+        return None
+    stages = parsed.get("stages") if isinstance(parsed, dict) else None
+    return {str(name): stage for name, stage in stages.items()} if isinstance(stages, dict) else {}

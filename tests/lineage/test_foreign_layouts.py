@@ -15,6 +15,7 @@ import pygit2
 import pytest
 from typer.testing import CliRunner
 
+import lineage.declared
 import lineage.graph
 from benchmarks.survey import Answer, ask, survey
 from lineage.attestation import attest, check
@@ -207,8 +208,12 @@ LOCKS, STAGES, COMMITS = 31, 71, 1_800
 def test_a_file_of_dvc_is_read_once_for_all_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
     monkeypatch.setattr(lineage.graph, "lock_stages", lambda data: read.append(data) or lock_stages(data))
+    filled: list[str] = []
+    resolver = lineage.declared.DataResolver
+    monkeypatch.setattr(lineage.declared, "DataResolver", lambda *a: filled.append(a[1]) or resolver(*a))
     rows = history(Repository(_many(tmp_path, 5, 3, 40)), "part-0/metrics.json:n").rows
     assert len(rows) == 9 and len(read) == len(set(read)) == 5 + 40
+    assert len(filled) == len(set(filled)) == 5  # and so are the templates of those that have runs left over
 
 
 @pytest.mark.slow
@@ -247,6 +252,10 @@ def _part(part: int, stages: int, number: int) -> dict[str, str]:
     out = "    outs:\n    - path: {}\n      hash: md5\n      md5: {}\n      size: 9\n"
     lines = [f"  {name}:\n    cmd: make {name}\n{out.format(*file)}" for name, file in made.items()]
     declared = {name: {"cmd": f"make {name}", "outs": [path]} for name, (path, _) in made.items()}
+    declared["arm"] = {"matrix": {"n": ["b"]}, "cmd": "make ${item.n}", "outs": ["arm.bin"]}
+    for left_over in ("arm@b", "arm@a"):  # as public projects have them: a stage renamed, an arm removed
+        lines.append(f"  {left_over}:\n    cmd: make {left_over[-1]}\n{out.format('arm.bin', 'a' * 32)}")
+    lines.append(f"  former:\n    cmd: make former\n{out.format(*made['last'])}")
     lock = "schema: '2.0'\nstages:\n" + "".join(lines)
     return {"dvc.lock": lock, "dvc.yaml": json.dumps({"stages": declared}), "metrics.json": metric}
 
