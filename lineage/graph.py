@@ -1,9 +1,10 @@
 """The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import combinations, product
 from typing import Any
 
 from lineage.declared import Declarations, declared_in, declared_stages, pipeline_file
@@ -61,8 +62,22 @@ class _Layout:
             parent = posixpath.dirname(parent) if parent != "/" else ""
         return tuple(sorted(output for output in self._outputs if output.startswith(path + "/")))
 
+    @cached_property
+    def nested(self) -> list[tuple[str, str]]:
+        """(An output, one that lies in it)."""
+        return [(above, path) for path in sorted(self._outputs) for above in _above(path) if above in self._outputs]
 
-_layouts: dict[frozenset[str], _Layout] = {}
+
+@cache
+def _layout_of(outputs: frozenset[str]) -> _Layout:
+    return _Layout(outputs)
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    while (parent := posixpath.dirname(path)) not in ("", path):
+        yield parent
+        path = parent
 
 
 class Reader:
@@ -129,15 +144,30 @@ class Graph:
         reader = Reader(state)
         found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
         self.runs: dict[str, Run] = {run.name: run for run in found}
-        every = [(run, file) for run in self.runs.values() for file in run.outputs]
-        disputed = [*_overlaps(every)]
-        if disputed:  # which is rare, and only then do templates have to be filled in
-            every = [*_live(every, self.is_current)]
-        self.made: dict[str, tuple[Run, File]] = {file.path: (run, file) for run, file in every}
+        self._gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What could not be read, and of what two runs of dvc.yaml say that they made it."""
+        return [*self._gaps, *self._outputs[1]]
+
+    @property
+    def made(self) -> dict[str, _Made]:
         """Path -> the run and the output that it is; not of a left-over run where another makes it."""
-        unknown = bool(reader.gaps)  # folders that stages run in may be
-        refused = map(_refused, _overlaps(every) if disputed and not unknown else ())
-        self.gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps, *refused]
+        return self._outputs[0]
+
+    @cached_property
+    def _outputs(self) -> tuple[dict[str, _Made], list[Gap]]:
+        every = [(run, file) for run in self.runs.values() for file in run.outputs]
+        made = {file.path: (run, file) for run, file in every}
+        overlaps = [*_overlaps(every)] if len(made) < len(every) or _layout_of(frozenset(made)).nested else []
+        lost: set[int] = set()
+        both: list[tuple[_Made, _Made]] = []
+        for pair in overlaps:
+            current = [made for made in pair if self.is_current(made[0])]
+            lost |= {id(made) for made in pair if len(current) == 1 and made is not current[0]}
+            both += [pair] if len(current) == 2 and not self._gaps else []
+        return {each[1].path: each for each in every if id(each) not in lost}, [*map(_refused, both)]
 
     @cached_property
     def declared(self) -> Declarations:
@@ -165,9 +195,8 @@ class Graph:
         return [self.made[output] for output in self._layout.outputs_at(path)]
 
     @cached_property
-    def _layout(self) -> "_Layout":
-        outputs = frozenset(self.made)
-        return _layouts.setdefault(outputs, _Layout(outputs))
+    def _layout(self) -> _Layout:
+        return _layout_of(frozenset(self.made))
 
     def links(self, run: Run) -> list[Link]:
         """What a run reads that other runs make."""
@@ -215,38 +244,17 @@ class Graph:
 
 def _overlaps(every: Iterable[_Made]) -> Iterator[tuple[_Made, _Made]]:
     """Two outputs of two runs that are one, or of which one lies in the other."""
-    at: dict[str, _Made] = {}
-    made = [*every]
-    for run, file in made:
-        if (other := at.setdefault(file.path, (run, file)))[0] is not run:
-            yield other, (run, file)
-    for run, file in made:
-        for parent in _above(file.path):
-            if parent in at and at[parent][0] is not run:
-                yield at[parent], (run, file)
-
-
-def _live(every: Iterable[_Made], is_current: Callable[[Run], bool]) -> Iterator[_Made]:
-    """The outputs but for those of left-over runs that are, lie in, or hold another's, as where a stage was renamed."""
-    made = [*every]
-    live = {file.path for run, file in made if is_current(run)}
-    folders = {parent for path in live for parent in _above(path)}
-    for run, file in made:
-        is_others = file.path in folders or not live.isdisjoint((file.path, *_above(file.path)))
-        if not is_others or is_current(run):
-            yield run, file
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that a path lies in."""
-    while (parent := posixpath.dirname(path)) not in ("", path):
-        yield parent
-        path = parent
+    at: dict[str, list[_Made]] = {}
+    for made in every:
+        at.setdefault(made[1].path, []).append(made)
+    pairs = [pair for alike in at.values() if len(alike) > 1 for pair in combinations(alike, 2)]
+    pairs += [pair for outer, inner in _layout_of(frozenset(at)).nested for pair in product(at[outer], at[inner])]
+    return (pair for pair in pairs if pair[0][0] is not pair[1][0])
 
 
 def _refused(overlap: tuple[_Made, _Made]) -> Gap:
     (one, output), (other, file) = overlap
-    what = f"{one.name} makes {output.path}, and {other.name} {file.path}, which DVC refuses: who made it isn't known"
+    what = f"{one.name} makes {output.path}, and {other.name} {file.path}: who made it isn't known"
     return Gap(where=file.path, what=what)
 
 
