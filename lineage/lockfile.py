@@ -89,7 +89,7 @@ def _plain_file(entry: str) -> dict[str, Any] | None:
 
 
 _known: dict[bytes, Any] = {}
-"""A stage's text -> its entry, parsed."""
+"""A stage's text, or of another layout what it says -> its entry: the same is one run."""
 
 
 def has_conflicts(data: bytes) -> bool:
@@ -116,10 +116,12 @@ def stage_texts(data: bytes) -> dict[str, bytes] | None:
 def _whole_lock(data: bytes) -> dict[str, Any]:
     parsed = load(data)
     if isinstance(parsed, dict) and str(parsed.get("schema")) == "2.0":
-        return _checked_stages(parsed.get("stages") or {})
-    if isinstance(parsed, dict) and all(isinstance(entry, dict) and "cmd" in entry for entry in parsed.values()):
-        return _checked_stages(parsed)  # as DVC 1 wrote them
-    raise Unreadable("it is no dvc.lock of schema 1 or 2.0")
+        stages = _checked_stages(parsed.get("stages") or {})
+    elif isinstance(parsed, dict) and all(isinstance(entry, dict) and "cmd" in entry for entry in parsed.values()):
+        stages = _checked_stages(parsed)  # as DVC 1 wrote them
+    else:
+        raise Unreadable("it is no dvc.lock of schema 1 or 2.0")
+    return {name: _known.setdefault(repr((name, entry)).encode(), entry) for name, entry in stages.items()}
 
 
 def _checked_stages(stages: Any) -> dict[str, Any]:

@@ -155,8 +155,15 @@ def test_a_size_without_end_is_a_clear_line() -> None:
         lock_stages(f"schema: '2.0'\nstages:\n{stage}".encode())
 
 
-def test_a_number_that_is_a_key_stays_one_when_it_is_remembered() -> None:
+def test_a_stage_is_the_same_in_all_locks_of_any_layout() -> None:
+    one, other = (
+        lock_stages(f"{{schema: '2.0', stages: {{a: {{cmd: x}}{more}}}}}".encode()) for more in ("", ", b: {cmd: y}")
+    )
+    assert one["a"] is other["a"]
+
+
+def test_a_number_that_is_a_key_stays_one_when_it_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"schema: '2.0'\nstages:\n  a:\n    cmd: remembered\n    params:\n      p.yaml:\n        rates: {1: 0.1}\n"
     for _ in range(2):
         assert lock_stages(text)["a"]["params"] == {"p.yaml": {"rates": {1: 0.1}}}
-        lineage.lockfile._known.clear()
+        monkeypatch.setattr(lineage.lockfile, "_known", {})
