@@ -144,12 +144,17 @@ class Graph:
         reader = Reader(state)
         found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
         self.runs: dict[str, Run] = {run.name: run for run in found}
-        self._gaps: list[Gap] = [*state.gaps, *_undated(state), *reader.gaps]
+        self.unread: tuple[Gap, ...] = (*state.gaps, *_undated(state), *reader.gaps)
 
     @property
     def gaps(self) -> list[Gap]:
-        """What could not be read, and of what two runs of dvc.yaml say that they made it."""
-        return [*self._gaps, *self._outputs[1]]
+        """What could not be read, and of what it isn't known which run made it."""
+        return [*self.unread, *self.disputed(self.runs)]
+
+    def disputed(self, names: Iterable[str]) -> list[Gap]:
+        """The outputs of these runs that another stage of dvc.yaml says that it made."""
+        asked = frozenset(names)
+        return [_refused(pair) for pair in self._outputs[1] if any(run.name in asked for run, _ in pair)]
 
     @property
     def made(self) -> dict[str, _Made]:
@@ -157,7 +162,7 @@ class Graph:
         return self._outputs[0]
 
     @cached_property
-    def _outputs(self) -> tuple[dict[str, _Made], list[Gap]]:
+    def _outputs(self) -> tuple[dict[str, _Made], list[tuple[_Made, _Made]]]:
         every = [(run, file) for run in self.runs.values() for file in run.outputs]
         made = {file.path: (run, file) for run, file in every}
         overlaps = [*_overlaps(every)] if len(made) < len(every) or _layout_of(frozenset(made)).nested else []
@@ -166,8 +171,8 @@ class Graph:
         for pair in overlaps:
             current = [made for made in pair if self.is_current(made[0])]
             lost |= {id(made) for made in pair if len(current) == 1 and made is not current[0]}
-            both += [pair] if len(current) == 2 and not self._gaps else []
-        return {each[1].path: each for each in every if id(each) not in lost}, [*map(_refused, both)]
+            both += [pair] if len(current) == 2 and not self.unread else []
+        return {each[1].path: each for each in every if id(each) not in lost}, both
 
     @cached_property
     def declared(self) -> Declarations:

@@ -3,7 +3,7 @@
 Locks are read from git blobs and believed: `verify` says whether they are true. A value is that of the recorded bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lineage.changes import Entry
@@ -109,10 +109,15 @@ class _Walk:
     def gaps(self) -> Iterator[Gap]:
         """What could not be read, each thing once."""
         for (where, what), names in self._unread.items():
-            more = f" (and in {len(names) - 1} later revisions)" if len(names) > 1 else ""
+            more = f" (and in {len(names) - 1} more revisions)" if len(names) > 1 else ""
             yield Gap(where=f"{names[0]}: {where}", what=f"{what}{more}")
         if self._repository.is_shallow:
             yield Gap(where="git", what="this clone is shallow: older commits are not here")
+
+    def _note(self, name: str, gaps: Iterable[Gap]) -> None:
+        for gap in gaps:
+            names = self._unread.setdefault((gap.where, gap.what), [])
+            names += [] if name in names else [name]
 
     def _when(self, named: Named) -> tuple[str, str]:
         return self._repository.commit(named.commit).time, named.name
@@ -120,16 +125,14 @@ class _Walk:
     def _reads(self, named: Named) -> bool:
         """Reads a commit's record and value; whether it has the metric."""
         graph = Graph(Committed(self._repository, named.name, named.commit))
-        for gap in graph.gaps:
-            self._unread.setdefault((gap.where, gap.what), []).append(named.name)
+        self._note(named.name, graph.unread)
         found = self._file(graph)
         if found is None:
             return False
         file, key = found
         content, problem = self._content(file, graph)
         value = value_at(content, key)
-        if problem is not None:
-            self._unread.setdefault((file.path, problem), []).append(named.name)
+        self._note(named.name, [] if problem is None else [Gap(where=file.path, what=problem)])
         if value is ABSENT:
             return False
         self._values[named.commit], self._names[named.commit] = value, named.name
@@ -175,4 +178,6 @@ class _Walk:
         graph = Graph(Committed(self._repository, self._names[commit], commit))
         found = self._file(graph)
         producers = graph.producers(found[0].path) if found is not None else []
-        return Case(graph, tuple(graph.upstream(run.name for run, _ in producers)))
+        names = graph.upstream(run.name for run, _ in producers)
+        self._note(graph.state.name, graph.disputed(names))
+        return Case(graph, tuple(names))

@@ -127,7 +127,8 @@ def trace(repository: Repository, target: str, revision: str | None = None) -> T
     frozen, unread = _frozen(state)
     owners = cache(lambda graph: Owners(graph.runs.values()))
     steps = [step(origin, origins, recorded, owners(origin.graph), name in frozen) for name, origin in closure.items()]
-    gaps = [*graph.gaps, *unread, *recorded.gaps(), *doubts, *_doubts(closure, origins), *_missing_manifests(closure)]
+    told = [*graph.unread, *graph.disputed(closure), *unread, *recorded.gaps()]
+    gaps = [*told, *doubts, *_doubts(closure, origins), *_missing_manifests(closure)]
     return Trace(
         target=found.model_copy(update={"runs": tuple(root.name for root in roots)}),
         revision=state.name,

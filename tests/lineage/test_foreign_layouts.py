@@ -118,7 +118,7 @@ def test_one_bad_commit_is_a_gap_of_history_and_not_its_end(project: Project, to
     found = history(Repository(project.root), METRIC)
     assert values(found) == [(first, None, []), (second, "first", ["params.yaml: train.rate"])]
     (gap,) = found.gaps
-    assert gap.where.endswith(": dvc.lock") and gap.what.endswith("(and in 1 later revisions)")
+    assert gap.where.endswith(": dvc.lock") and gap.what.endswith("(and in 1 more revisions)")
 
 
 @pytest.mark.parametrize("has_cache", [True, False])
@@ -168,7 +168,7 @@ def test_a_metric_in_a_folder_has_a_history(with_folder: Project, kept: str) -> 
     found = history(Repository(with_folder.root), "eval/metrics.json:score")
     expected = [(scores[0], None, []), (scores[1], "with a folder", ["params.yaml: train.rate"])]
     assert values(found) == ([] if kept == "nowhere" else expected)
-    assert [gap.what for gap in found.gaps] == ["neither in git nor in the cache (and in 1 later revisions)"] * (
+    assert [gap.what for gap in found.gaps] == ["neither in git nor in the cache (and in 1 more revisions)"] * (
         kept == "nowhere"
     )
 
