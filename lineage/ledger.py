@@ -77,6 +77,7 @@ class Ledger:
     def _read(self, state: Committed, order: int) -> Iterator[_Version]:
         """The versions of DVC's files that a commit has; those that are new are read."""
         blobs = state.dvc_blobs()
+        self.gaps += state.gaps
         for path in state.dvc_files():
             if not path.endswith((".dvc", "dvc.lock")):
                 continue

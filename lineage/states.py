@@ -14,7 +14,7 @@ import pygit2
 from pathspec import GitIgnoreSpec
 
 from lineage.checkout import NOT_HERE, Form, entries_under, entry_at, is_pointer, laid_out
-from lineage.errors import AuditError, Missing
+from lineage.errors import AuditError, Missing, Unreadable
 from lineage.model import File, Gap
 from lineage.records import LeftOut, is_record, read_record
 from lineage.repository import WHOLE, WORKSPACE, Repository, relative
@@ -163,10 +163,17 @@ class Committed(State):
         yield from _listed[key]
 
     def dvc_blobs(self) -> dict[str, str]:
-        """Path -> blob id of all that `dvc_files` may give, and of every .dvcignore, which decides on it."""
+        """Path -> blob id of all that `dvc_files` may give, and of every .dvcignore, which decides on it.
+
+        None of folders that nobody makes, which are a gap.
+        """
         folder = self.repository.folder
         tree = self._entry(folder) if folder else self.tree
-        found = _dvc_files(tree) if isinstance(tree, pygit2.Tree) else ()
+        try:
+            found = _dvc_files(tree) if isinstance(tree, pygit2.Tree) else ()
+        except (Unreadable, RecursionError) as error:
+            what = str(error) if isinstance(error, Unreadable) else "its folders are nested deeper than anybody's are"
+            self.gaps, found = (Gap(where=f"commit {self.commit}", what=what),), ()
         return {f"{folder}/{path}" if folder else path: blob for path, blob in found}
 
 
@@ -357,6 +364,6 @@ def _dvc_files(tree: pygit2.Tree) -> tuple[tuple[str, str], ...]:
             elif entry.name is not None and (entry.name == IGNORING or is_dvc_file(entry.name)):
                 found.append((entry.name, str(entry.id)))
             if len(found) > MOST:  # folders that hold one another many times make billions of a few
-                raise Missing(f"git has more than {MOST:,} files of DVC's there", where=f"tree {tree.id}")
+                raise Unreadable(f"git has more than {MOST:,} files of DVC's there")
         known = _found[tree.id] = tuple(found)
     return known

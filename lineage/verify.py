@@ -94,7 +94,7 @@ def verify(
         names = graph.upstream(find_target(target, graph, Contents(graph.state)).runs)
     case = Case(graph, tuple(names), whole=target is None)
     hashes = Hashes(progress)
-    findings = [*with_stale(case, findings_of(case, hashes))]
+    findings = [*findings_of(case, hashes)]
     if remote is not None:
         findings += check_remote(case, _remote(repository, remote), remote or "(default)")
     unseen = [*_unseen(case)] if remote is None else []  # of the remote, every object is asked for
@@ -111,7 +111,12 @@ def verify(
 
 
 def findings_of(case: Case, hashes: Hashes) -> Iterator[Finding]:
-    """What every check finds in a case."""
+    """What is found in a case; what a former run explains is stale."""
+    return with_stale(case, _found(case, hashes))
+
+
+def _found(case: Case, hashes: Hashes) -> Iterator[Finding]:
+    """What every check finds."""
     if not case.graph.runs:
         yield Finding(fault=Fault.UNCHECKED, run=None, path="dvc.lock", what="nothing is recorded here")
     for gap in case.graph.gaps:

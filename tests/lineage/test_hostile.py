@@ -23,7 +23,10 @@ from rich.text import Text
 
 from lineage.cli import main
 from lineage.commands.common import Console, escape
+from lineage.history import history
+from lineage.repository import Repository
 from lineage.signing import generate_key
+from lineage.used import used
 from tests.lineage.simulated import ME, METRICS, PARTS, RAW, REPORT, ROWS, Project
 from tests.pipeline.clones import environment
 
@@ -410,6 +413,18 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """All files and folders but git's, with times and sizes."""
     found = {p.relative_to(folder).as_posix(): p.lstat() for p in folder.rglob("*")}
     return {path: (s.st_mtime_ns, s.st_size) for path, s in found.items() if not path.startswith(".git/")}
+
+
+@pytest.mark.parametrize(("levels", "many"), [(3000, "a"), (12, "abcdefghij")])
+def test_a_commit_of_folders_without_end_is_a_gap_beside_the_others(
+    simulated: Project, tmp_path: Path, levels: int, many: str
+) -> None:
+    project = simulated.copied(tmp_path / "project")
+    folders(levels, many)(project, tmp_path)
+    repository = Repository(project.root)
+    for found in (history(repository, f"{METRICS}:score"), used(repository, RAW)):
+        assert len(found.gaps) == 1
+    assert len(history(repository, f"{METRICS}:score").rows) == 1 and used(repository, RAW).uses
 
 
 @pytest.mark.parametrize("commits", ["none", "one with a queue"])
