@@ -1,10 +1,10 @@
 """The record of one state: its runs, joined by the paths that they make and read. Hashes nothing."""
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import combinations, product
+from itertools import chain
 from typing import Any
 
 from lineage.declared import Declarations, declared_in, declared_stages, pipeline_file
@@ -64,8 +64,11 @@ class _Layout:
 
     @cached_property
     def nested(self) -> list[tuple[str, str]]:
-        """(An output, one that lies in it)."""
-        return [(above, path) for path in sorted(self._outputs) for above in _above(path) if above in self._outputs]
+        """(An output, one that lies in it); of several that it lies in the innermost."""
+        around = {
+            path: next((above for above in _above(path) if above in self._outputs), None) for path in self._outputs
+        }
+        return [(above, path) for path, above in sorted(around.items()) if above is not None]
 
 
 @cache
@@ -144,6 +147,8 @@ class Graph:
         reader = Reader(state)
         found = (run for path in state.dvc_files() for run in reader.runs(path)) if runs is None else runs
         self.runs: dict[str, Run] = {run.name: run for run in found}
+        self._instances: dict[str, frozenset[str] | None] = {}
+        """A dvc.yaml -> all stages that it comes to; None where it can't be read."""
         self.unread: tuple[Gap, ...] = (*state.gaps, *_undated(state), *reader.gaps)
 
     @property
@@ -163,16 +168,18 @@ class Graph:
 
     @cached_property
     def _outputs(self) -> tuple[dict[str, _Made], list[tuple[_Made, _Made]]]:
-        every = [(run, file) for run in self.runs.values() for file in run.outputs]
-        made = {file.path: (run, file) for run, file in every}
-        overlaps = [*_overlaps(every)] if len(made) < len(every) or _layout_of(frozenset(made)).nested else []
-        lost: set[int] = set()
-        both: list[tuple[_Made, _Made]] = []
-        for pair in overlaps:
-            current = [made for made in pair if self.is_current(made[0])]
-            lost |= {id(made) for made in pair if len(current) == 1 and made is not current[0]}
-            both += [pair] if len(current) == 2 and not self.unread else []
-        return {each[1].path: each for each in every if id(each) not in lost}, both
+        at: dict[str, list[_Made]] = {}
+        for run in self.runs.values():
+            for file in run.outputs:
+                at.setdefault(file.path, []).append((run, file))
+        overlaps = [(path, path) for path, alike in at.items() if len(alike) > 1] + _layout_of(frozenset(at)).nested
+        current = {path: [made for made in at[path] if self.is_current(made[0])] for path in {*chain(*overlaps)}}
+        pairs = [pair for outer, inner in overlaps if (pair := _two(current[outer], current[inner])) is not None]
+        for path, other in (*overlaps, *((inner, outer) for outer, inner in overlaps)):
+            if current[other]:  # a left-over run has lost what another makes now
+                at[path] = current[path]
+        made = {path: alike[-1] for path, alike in at.items() if alike}
+        return made, pairs if not self.unread else []
 
     @cached_property
     def declared(self) -> Declarations:
@@ -190,10 +197,13 @@ class Graph:
         written = _names[content]
         if written is not None and name.partition("@")[0] not in written:
             return False  # whatever the templates say, which take a while
-        try:
-            return "@" not in name or run.name in {stage.name for stage in declared_in(self.state, path)}
-        except Unreadable:
-            return True
+        if "@" in name and path not in self._instances:
+            try:
+                self._instances[path] = frozenset(stage.name for stage in declared_in(self.state, path))
+            except Unreadable:
+                self._instances[path] = None
+        known = self._instances[path] if "@" in name else None
+        return known is None or run.name in known
 
     def producers(self, path: str) -> list[tuple[Run, File]]:
         """The outputs that a path is, lies in, or contains."""
@@ -247,14 +257,11 @@ class Graph:
         return [run for run in self.runs.values() if run.kind is Kind.STAGE]
 
 
-def _overlaps(every: Iterable[_Made]) -> Iterator[tuple[_Made, _Made]]:
-    """Two outputs of two runs that are one, or of which one lies in the other."""
-    at: dict[str, list[_Made]] = {}
-    for made in every:
-        at.setdefault(made[1].path, []).append(made)
-    pairs = [pair for alike in at.values() if len(alike) > 1 for pair in combinations(alike, 2)]
-    pairs += [pair for outer, inner in _layout_of(frozenset(at)).nested for pair in product(at[outer], at[inner])]
-    return (pair for pair in pairs if pair[0][0] is not pair[1][0])
+def _two(one: Sequence[_Made], other: Sequence[_Made]) -> tuple[_Made, _Made] | None:
+    """An output of each that two runs make; None where there are none."""
+    first = next(iter(one), None)
+    second = next((made for made in other if first is not None and made[0] is not first[0]), None)
+    return (first, second) if first is not None and second is not None else None
 
 
 def _refused(overlap: tuple[_Made, _Made]) -> Gap:

@@ -211,6 +211,16 @@ def chain(project: Project, _: Path) -> None:
     project.commit("chain")
 
 
+def crowd(project: Project, _: Path) -> None:
+    """5,000 runs of a matrix that make one folder."""
+    whole = project.text("dvc.yaml") + "  many:\n    foreach: [1]\n    do:\n      cmd: make\n"
+    project.write("dvc.yaml", whole.encode())
+    out = {"path": "crowd", "hash": "md5", "md5": "0" * 32 + ".dir", "size": 1, "nfiles": 1}
+    stages = {f"many@{i}": {"cmd": "make", "outs": [out]} for i in range(5000)}
+    project.write_lock({**project.lock(), **stages})
+    project.commit("crowd")
+
+
 DEEP = deep(400)
 ATTACKS: dict[str, tuple[Attack, str]] = {
     "a number of 5,000 digits": (params(f"x: {'9' * 5000}\n"), "params.yaml\n  .*larger than any"),
@@ -304,6 +314,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "a page that cites what is above": (page("../outside/secret.json:token"), ""),
     "3,000 folders in each other": (folders(3000, "a"), "nested deeper"),
     "10^12 folders": (folders(12, "abcdefghij"), "more than 100,000 files"),
+    "5,000 stages that make one thing": (crowd, ""),
     "names that steer": (steering, "forged"),
 }
 COMMANDS = {
