@@ -167,6 +167,12 @@ def _doubts(closure: Mapping[str, Origin], origins: Origins) -> Iterator[Gap]:
         for file in reader.run.inputs:
             if (gap := origins.makers(reader, file).gap) is not None:
                 yield Gap(where=file.path, what=gap)
+    order = {name: number for number, name in enumerate(closure)}
+    for reader in closure.values():
+        for maker in origins.above(reader):
+            if order[maker] > order[reader.name]:
+                what = f"it read what {maker} made, which came of what it made: no runs can have been in a circle"
+                yield Gap(where=reader.name, what=what)
 
 
 def _frozen(state: State) -> tuple[frozenset[str], list[Gap]]:

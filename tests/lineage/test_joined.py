@@ -74,6 +74,17 @@ def test_the_run_that_made_what_was_read_is_named_with_its_commit(partial: Parti
     assert rates(trace(Repository(partial.root), "models/a.txt", revision)) == {"train@a-1": 9}
 
 
+def test_a_circle_is_a_gap(partial: Partial, tmp_path: Path) -> None:
+    project = partial.copied(tmp_path / "project")
+    lock = project.lock()
+    made = next(out for out in lock["evaluate"]["outs"] if out["path"] == METRICS)
+    lock["prepare"]["deps"].append(dict(made))
+    project.write_lock(lock)
+    project.commit("in a circle")
+    assert any("in a circle" in gap.what for gap in trace(Repository(project.root), METRICS, "HEAD").gaps)
+    assert not any("circle" in gap.what for gap in trace(Repository(partial.root), METRICS, "HEAD").gaps)
+
+
 def test_what_nothing_in_history_made_is_a_gap(partial: Partial, tmp_path: Path) -> None:
     project = partial.copied(tmp_path / "project")
     lock = project.lock()
