@@ -201,8 +201,9 @@ def check_file(place: Path, attestation: bytes, key: Path, progress: Progress | 
         named = [path for path, signed_digest, *_ in files if signed_digest == digest]
         what = f"its SHA-256 is {digest}, and the statement names no such file"
         differing = [] if named else [Differing(path=str(place), what=what)]
+    is_target = named == [target] or (place.is_dir() and not named)
     return Checked(
-        target=f"{', '.join(named[:NAMED])}, of {target}" if named and named != [target] else target,
+        target=target if is_target else f"{', '.join(named[:NAMED]) or place}, of {target}",
         revision=str(place),
         commit=commit,
         signer=signer,
