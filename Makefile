@@ -58,7 +58,7 @@ params: env ## Compose params.yaml from conf/ (PROFILE=smoke, local, study, pape
 	    'profile=$(PROFILE) $(EXPERIMENT:%=experiments=%)'.split())"
 
 graph: env ## Bring the code dependencies in dvc.yaml up to date with the imports
-	@$(BIN)/python -m stages.graph --write
+	@$(BIN)/python -m commands.graph --write
 
 test: env ## Run the fast tests (under 10 minutes, the environment included)
 	@$(PYTEST) -m "not slow"
@@ -73,7 +73,7 @@ test-golden: env ## Check parity with the reference numbers in a folder (DIR=tes
 lint: env ## Check style, formatting and types, as pre-commit does
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/mypy softmask stages pipelines lineage benchmarks
+	@$(BIN)/mypy softmask scoring artifacts runner reporting stages commands pipelines lineage benchmarks
 
 format: env ## Mend style and formatting
 	@$(BIN)/ruff check --fix

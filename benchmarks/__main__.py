@@ -16,10 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from artifacts.files import read_json, write_json
 from benchmarks.table import Measured
+from runner.stage import run_command
 from softmask.errors import InputError
-from stages.component import run_command
-from stages.files import read_json, write_json
 
 REPORT = Path("reports/bench.json")
 MODULES = {

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from artifacts.files import write_json
 from benchmarks.packing_process import TASKS
 from benchmarks.table import Cost, Measured
 from stages.corpus import Params
-from stages.files import write_json
 from stages.params.corpus import ShardsParams
 from stages.params.tokenizer import TokenizerKind, TrainTokenizerParams
 from stages.sources.documents import Document, ShardWriter

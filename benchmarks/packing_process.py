@@ -13,10 +13,10 @@ from pathlib import Path
 
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 
-from stages.component import Context
-from stages.files import read_tokenizer
+from artifacts.files import read_tokenizer
+from runner.stage import Context
+from runner.store import Checkpoints
 from stages.params.tokens import TokensParams
-from stages.store import Checkpoints
 from stages.tokens import Params, run
 
 SPLITS = ("train", "validation")

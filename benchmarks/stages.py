@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from artifacts.files import read_json
 from benchmarks.table import Cost, Measured
-from stages.files import read_json
 
 FOLDERS = ("data", "models", "reports")
 

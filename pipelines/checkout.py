@@ -20,9 +20,9 @@ from dvc.repo.experiments.refs import ExpRefInfo
 from scmrepo.exceptions import SCMError
 from scmrepo.git import Git
 
+from commands.pipeline_file import edited
+from runner.store import LOCAL_CONFIG, location
 from softmask.errors import InputError
-from stages.pipeline_file import edited
-from stages.store import LOCAL_CONFIG, location
 
 PLACE = Path(".dvc/tmp/retrain")
 BRANCHES = "retrain"

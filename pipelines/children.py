@@ -75,7 +75,7 @@ class Children:
         return self._run("stage", pool, {"name": name, **self._parameters}, key)
 
     def command(self, name: str, arguments: Sequence[str], pool: str, key: str) -> FlowRun:
-        """Start `python -m stages.NAME ARGUMENTS` in the workspace, as `stage` does."""
+        """Start `python -m commands.NAME ARGUMENTS` in the workspace, as `stage` does."""
         parameters = {"name": name, "arguments": list(arguments), "workspace": self._parameters["workspace"]}
         return self._run("command", pool, parameters, key)
 

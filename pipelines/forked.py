@@ -19,7 +19,7 @@ from typing import IO
 from prefect.context import refresh_global_settings_context
 
 from pipelines.follow import Started
-from stages.parent import die_with, die_with_parent
+from runner.parent import die_with, die_with_parent
 
 _spares: list["_Spare"] = []
 """That of this process, until it is used; forked before Prefect starts threads, whose locks it would inherit."""

@@ -24,9 +24,9 @@ from dvc.stage.exceptions import StageCmdFailedError
 from pipelines.alone import LOCK, NOT_HERE, after_others, alone
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
+from runner.parent import die_with_parent
+from runner.stage import MAY_PASS, MISTAKE, run_command
 from softmask.errors import InputError, Unavailable
-from stages.component import MAY_PASS, MISTAKE, run_command
-from stages.parent import die_with_parent
 
 STAGES = Path(".dvc/tmp/stages")
 

@@ -26,8 +26,8 @@ from pipelines.flows import MAY_PASS_STATE, MayPass, StageFailed, only_flow, tol
 from pipelines.resources import Stopped, check_limits, occupied
 from pipelines.shared import Shared
 from pipelines.workspace import Step, Workspace
+from runner.stage import PARAMS_FILE, StageParams
 from softmask.errors import Unavailable
-from stages.component import PARAMS_FILE, StageParams
 from stages.params.orchestration import OrchestrationParams, Resources
 
 P = ParamSpec("P")

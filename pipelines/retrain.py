@@ -17,6 +17,8 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed
 
+from artifacts.files import read_json, write_json
+from commands.retraining import Decision, Snapshot, quarantine_entries
 from pipelines.attested import attested
 from pipelines.checkout import PLACE, Checkout, branch, read, tip
 from pipelines.children import Children
@@ -24,14 +26,12 @@ from pipelines.flows import only_flow, told
 from pipelines.registry import Version, champion, promote, was_in_use
 from pipelines.reproduce import attempted, on_a_worker, reproduce
 from pipelines.resources import check_limits
+from reporting.schema import Record
+from runner.section import lookup, read_yaml
+from runner.stage import PARAMS_FILE, StageParams
 from softmask.errors import InputError, Unavailable
-from stages.component import PARAMS_FILE, StageParams
-from stages.files import read_json, write_json
 from stages.params.orchestration import OrchestrationParams
 from stages.params.retrain import IncomingSource, RetrainParams
-from stages.params.section import lookup, read_yaml
-from stages.reporting.schema import Record
-from stages.retraining import Decision, Snapshot, quarantine_entries
 
 LOCK = Path(".dvc/tmp/retrain.lock")
 SNAPSHOTS = Path("data/snapshots")
@@ -126,7 +126,7 @@ class Retrain:
         get_run_logger().info("code and params are those of %s; what isn't committed has no part", candidate.revision)
         params = Params.read({}, candidate.root / PARAMS_FILE)
         with get_client(sync_client=True) as client:
-            check_limits(client, params.orchestration, ["snapshot", "gate"])
+            check_limits(client, params.orchestration, ["snapshot", "promotion"])
         return cls(candidate, params, children)
 
     @property
@@ -206,11 +206,11 @@ class Retrain:
     def _decide(self, current: Checkout) -> Decision:
         out, retrain = self.home / PLACE / "decision.json", self.params.retrain
         models = ["--champion", str(current.root), "--candidate", ".", "--arm", retrain.arm]
-        self._command("gate", [*models, "--seed", str(retrain.seed), "--out", str(out)])
+        self._command("promotion", [*models, "--seed", str(retrain.seed), "--out", str(out)])
         return Decision.model_validate(read_json(out))
 
     def _command(self, name: str, arguments: Sequence[str]) -> None:
-        """Run a command of stages/ in the candidate's checkout, on a worker, with what it asks for."""
+        """Run one of commands/ in the candidate's checkout, on a worker, with what it asks for."""
         asked, start = self.params.orchestration.of(name), partial(self.children.command, name, arguments)
         task = attempted(self.params.orchestration, on_a_worker).with_options(name=name, task_run_name=name)
         task(name, asked, self.children.stopped, start)

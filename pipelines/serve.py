@@ -23,9 +23,9 @@ import typer
 
 from pipelines.alone import alone
 from pipelines.setup import of_machine
+from runner.parent import die_with_parent
+from runner.stage import run_command
 from softmask.errors import InputError, Unavailable
-from stages.component import run_command
-from stages.parent import die_with_parent
 
 HOST = "127.0.0.1"
 HOME = ".prefect"

@@ -22,8 +22,8 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.workers.process import ProcessWorker
 
 from pipelines.resources import NAMES, limit
+from runner.stage import run_command
 from softmask.errors import InputError
-from stages.component import run_command
 
 POOLS = ("flows", "cpu", "gpu")
 """`flows` for the flows that start others, so that these never hold what the others wait for."""

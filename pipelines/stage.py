@@ -17,8 +17,8 @@ from pipelines.alone import LOCK, NOT_HERE, somebody
 from pipelines.flows import MAY_PASS_STATE, NOT_HERE_STATE
 from pipelines.follow import follow
 from pipelines.forked import start
-from stages.component import MAY_PASS
-from stages.parent import die_with_parent
+from runner.parent import die_with_parent
+from runner.stage import MAY_PASS
 
 SHOWN = 3
 """Lines of a command that failed and named no error."""
@@ -46,10 +46,10 @@ def stage(name: str, workspace: str, revision: str | None = None) -> State[None]
 
 @flow(name="command", flow_run_name="{name}", persist_result=False)
 def command(name: str, arguments: list[str], workspace: str) -> State[None]:
-    """Run `python -m stages.NAME ARGUMENTS`, whose output goes to the run's log; it ends as `stage` does.
+    """Run `python -m commands.NAME ARGUMENTS`, whose output goes to the run's log; it ends as `stage` does.
 
     Args:
-        name: a command of stages/, such as `gate`.
+        name: one of commands/, such as `promotion`.
         arguments: of its command line.
         workspace: where it runs; relative to the worker's folder.
     """
@@ -57,8 +57,8 @@ def command(name: str, arguments: list[str], workspace: str) -> State[None]:
     die_with_parent(os.getppid(), signal.SIGTERM)
     if not Path(workspace).is_dir():
         return _not_here(f"there is no {workspace} there")
-    line = [str(os.getpid()), f"stages.{name}", *arguments]
-    return ended(*follow(start("stages.parent", line, Path(workspace)), logger.info))
+    line = [str(os.getpid()), f"commands.{name}", *arguments]
+    return ended(*follow(start("runner.parent", line, Path(workspace)), logger.info))
 
 
 def ended(code: int, last: Sequence[str]) -> State[None]:

@@ -21,10 +21,10 @@ from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
+from artifacts.files import read_json, write_json, write_text
+from runner.lock import require_whole
+from runner.section import lookup
 from softmask.errors import InputError, Unavailable
-from stages.files import read_json, write_json, write_text
-from stages.lock import require_whole
-from stages.params.section import lookup
 
 FROZEN = Path(".dvc/tmp/frozen.json")
 """What the stages of the flow at work here are made from."""

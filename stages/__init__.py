@@ -2,7 +2,7 @@
 
 import gc
 
-import stages.imported  # noqa: F401, before all else
+import runner.imported  # noqa: F401, before all else
 
 # What imports make, stays: looking for garbage in it takes a third of a stage's start. run_command undoes this.
 gc.set_threshold(50_000, 50, 1000)

@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
-from softmask.evaluation.problems import Problem
-from softmask.micro.arithmetic import Exercise, generate
-from stages.component import Context, Stage, StageParams
-from stages.files import write_lines
+from artifacts.files import write_lines
+from runner.stage import Context, Stage, StageParams
+from scoring.micro.arithmetic import Exercise, generate
+from scoring.problems import Problem
 from stages.params.code.arithmetic import ArithmeticParams
 
 SET = "arithmetic"

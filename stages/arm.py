@@ -6,6 +6,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from runner.launch import in_processes
+from runner.stage import Context, Stage, StageParams, seed_of
 from softmask.backbones.dit import Mdlm, MdlmConfig, read
 from softmask.backbones.passes import BACKWARD
 from softmask.diffusion import LogLinear
@@ -14,13 +16,11 @@ from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective
 from softmask.training.gate_probe import GateProbe
 from softmask.training.soft_mask_objective import SoftMaskObjective
-from stages.component import Context, Stage, StageParams, seed_of
-from stages.compute import set_up
-from stages.launch import in_processes
-from stages.mdlm_training import Job, train
 from stages.params.arms import ArmParams, ArmTrainingParams
 from stages.params.compute import ComputeParams
 from stages.params.model import DiffusionParams, SoftMaskParams
+from stages.shared.compute import set_up
+from stages.shared.mdlm_training import Job, train
 
 
 class Params(StageParams):

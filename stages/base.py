@@ -1,18 +1,18 @@
 """Make the model that the arms start from: train a binary MDLM, import a published checkpoint, or initialise one."""
 
+from artifacts.files import write_json
+from runner.launch import in_processes
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.checkpoint import import_checkpoint
 from softmask.diffusion import LogLinear
 from softmask.tokens import PackedTokens
 from softmask.training.elbo import BinaryObjective
-from stages.checkpoint_source import checkpoint_path
-from stages.component import Context, Stage, StageParams
-from stages.compute import copies_in_training, set_up
-from stages.files import write_json
-from stages.launch import in_processes
-from stages.mdlm_training import COSTS, Job, new_model, save, train
 from stages.params.base import BaseParams, BaseSource
 from stages.params.compute import ComputeParams
 from stages.params.model import DiffusionParams, ModelParams
+from stages.shared.compute import copies_in_training, set_up
+from stages.shared.mdlm_training import COSTS, Job, new_model, save, train
+from stages.sources.checkpoint_source import checkpoint_path
 
 
 class Params(StageParams):

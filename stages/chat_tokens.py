@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from artifacts.files import read_lines
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
 from softmask.errors import InputError
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
-from stages.component import Context, Stage, StageParams
-from stages.files import read_lines
 from stages.params.code.instructions import InstructionsParams
 from stages.sources.documents import fresh_folder
 

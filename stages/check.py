@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
+from artifacts.files import write_json
+from runner.lock import require_whole
+from runner.stage import Context, Stage, StageParams, declared_stages
 from softmask.errors import InputError
-from stages.component import Context, Stage, StageParams, declared_stages
-from stages.files import write_json
-from stages.lock import require_whole
 from stages.params.root import RootParams
 
-COMMANDS = ("snapshot", "gate")
+COMMANDS = ("snapshot", "promotion")
 """What a retrain runs beside the stages."""
 
 

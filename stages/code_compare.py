@@ -3,24 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from stages.component import Context, Stage, StageParams
-from stages.files import write_json
-from stages.params.code.compare import CodeCompareParams
-from stages.params.code.generation import CellParams
-from stages.reporting.code_comparing import CodeComparer
-from stages.reporting.code_findings import code_findings
-from stages.reporting.code_readings import (
+from artifacts.files import write_json
+from reporting.code_comparing import CodeComparer
+from reporting.code_findings import code_findings
+from reporting.code_readings import (
     CodeReading,
     check_same_problems,
     code_instances,
     read_code_model,
     read_nearest,
 )
-from stages.reporting.code_schema import NEAREST, CellInfo, CodeComparison
-from stages.reporting.code_series import code_headline, write_code_plots
-from stages.reporting.disagreeing import disagreements
-from stages.reporting.readings import Reader, distinct
-from stages.reporting.schema import BASE
+from reporting.code_schema import NEAREST, CellInfo, CodeComparison
+from reporting.code_series import code_headline, write_code_plots
+from reporting.disagreeing import disagreements
+from reporting.params.code_compare import CodeCompareParams
+from reporting.readings import Reader, distinct
+from reporting.schema import BASE
+from runner.stage import Context, Stage, StageParams
+from stages.params.code.generation import CellParams
 
 
 class CodeCompareStageParams(StageParams):

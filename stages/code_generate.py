@@ -9,6 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from tqdm import tqdm
 
+from artifacts.files import write_json, write_lines
+from artifacts.hashing import path_hash
+from runner.stage import Context, Stage, StageParams
+from runner.store import Checkpoints
+from scoring.problems import Problem, read_problems
+from scoring.prompts import fill_template
 from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
 from softmask.backbones.dream import DreamModel
 from softmask.backbones.dream_adapter import load_adapter
@@ -17,17 +23,11 @@ from softmask.backbones.dream_flops import head_flops, trunk_flops
 from softmask.decoding.dream_decoder import decode
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem, read_problems
-from softmask.evaluation.prompts import fill_template
 from softmask.feedback import SoftMask
 from softmask.training.stream import mix_seed
-from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
-from stages.files import write_json, write_lines
-from stages.hashing import path_hash
 from stages.params.code.generation import CellParams, Decode, GenerationParams, TaskParams
 from stages.params.compute import ComputeParams
-from stages.store import Checkpoints
+from stages.shared.compute import set_up
 
 
 class Params(StageParams):

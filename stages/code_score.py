@@ -9,17 +9,17 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from artifacts.files import read_lines, write_json, write_lines
+from artifacts.hashing import path_hash
+from runner.stage import Context, Stage, StageParams
+from scoring.code_scoring import Judged, Score, Verdict, extract, score
+from scoring.math_scoring import MathScorer, MathSettings
+from scoring.problems import Problem, read_problems
+from scoring.sandbox import Sandbox
 from softmask.errors import InputError
-from softmask.evaluation.code_scoring import Judged, Score, Verdict, extract, score
-from softmask.evaluation.math_scoring import MathScorer, MathSettings
-from softmask.evaluation.problems import Problem, read_problems
-from softmask.evaluation.sandbox import Sandbox
-from stages.component import Context, Stage, StageParams
-from stages.files import read_lines, write_json, write_lines
-from stages.hashing import path_hash
 from stages.params.code.math import MathParams
 from stages.params.code.scoring import ScoringParams
-from stages.sandboxes import Workers, sandboxes
+from stages.shared.sandboxes import Workers, sandboxes
 
 FIELDS = ("set", "task_id", "cell", "text", "tokens", "forwards", "positions")
 Row = dict[str, Any]

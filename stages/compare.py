@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from stages.component import Context, Stage, StageParams
-from stages.files import write_json
-from stages.params.compare import CompareParams
-from stages.reporting import generating, series
-from stages.reporting.comparing import Comparer
-from stages.reporting.findings import all_findings
-from stages.reporting.readings import Reader, Reading, check_same_text, distinct, instances, read_model, read_references
-from stages.reporting.schema import BASE, Comparison, NllPath, ReferenceMetrics, Resampling
+from artifacts.files import write_json
+from reporting import generating, series
+from reporting.comparing import Comparer
+from reporting.findings import all_findings
+from reporting.params.compare import CompareParams
+from reporting.readings import Reader, Reading, check_same_text, distinct, instances, read_model, read_references
+from reporting.schema import BASE, Comparison, NllPath, ReferenceMetrics, Resampling
+from runner.stage import Context, Stage, StageParams
 
 
 class CompareStageParams(StageParams):

@@ -12,9 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from artifacts.manifest import Outside
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
-from stages.component import Context, Stage, StageParams
-from stages.manifest import Outside
 from stages.params.corpus import CorpusParams, CorpusSource, Drop, FilesParams
 from stages.sources.documents import Count, Document, ShardWriter, count_documents, fresh_folder, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise, position

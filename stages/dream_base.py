@@ -8,22 +8,22 @@ from typing import ClassVar
 
 import torch
 
+from artifacts.files import write_json
+from runner.launch import in_processes
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
 from softmask.backbones.dream import DreamConfig, DreamModel
 from softmask.backbones.dream_adapter import save_adapter
 from softmask.backbones.dream_checkpoint import CONFIG, INDEX, DreamFolder, open_dream, require_finite, save_dream
 from softmask.errors import InputError
 from softmask.training.answer_objective import AnswerObjective
-from stages.component import Context, Stage, StageParams
-from stages.compute import copies_in_training, require_memory, set_up
-from stages.dream_training import COSTS, AnswerJob, train
-from stages.files import write_json
-from stages.launch import in_processes
 from stages.params.code.base import DreamBaseParams, DreamShapeParams
 from stages.params.code.published import Source
 from stages.params.compute import ComputeParams
-from stages.published import published_folder
+from stages.shared.compute import copies_in_training, require_memory, set_up
+from stages.shared.dream_training import COSTS, AnswerJob, train
 from stages.sources.documents import fresh_folder
+from stages.sources.published import published_folder
 
 PATTERNS = (CONFIG, "*.safetensors", INDEX)
 """What is fetched of a hub repository: its shape and its weights, none of its code."""

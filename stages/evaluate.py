@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from artifacts.files import read_arrays, read_json, read_lines, read_tokenizer, write_json
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.dit import Mdlm, MdlmConfig, load
 from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.diffusion import LogLinear
@@ -19,14 +21,12 @@ from softmask.evaluation.judge import Judge, add_costs
 from softmask.evaluation.noise import EvaluationNoise
 from softmask.evaluation.perplexity import batch_nll, sum_by_unit
 from softmask.tokens import PackedTokens
-from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
-from stages.files import read_arrays, read_json, read_lines, read_tokenizer, write_json
 from stages.params.compute import ComputeParams
 from stages.params.evaluation import EvaluationParams
 from stages.params.model import DiffusionParams
 from stages.references import FEATURES
-from stages.units import Units
+from stages.shared.compute import set_up
+from stages.shared.units import Units
 
 SAMPLE_FIELDS = ("sampler", "nfe", "text", "ids", "real_nfe")
 

@@ -5,17 +5,17 @@ from typing import ClassVar
 
 import torch
 
+from runner.launch import in_processes
+from runner.stage import Context, Stage, StageParams, seed_of
 from softmask.backbones.dream_adapter import AdapterSettings, add_adapter, save_adapter
 from softmask.backbones.dream_checkpoint import load_dream
 from softmask.feedback import SoftMask
 from softmask.training.answer_objective import AnswerObjective
-from stages.component import Context, Stage, StageParams, seed_of
-from stages.compute import set_up
-from stages.dream_training import AnswerJob, backward_cost, train
-from stages.launch import in_processes
 from stages.params.arms import ArmParams
 from stages.params.code.finetuning import FinetuningParams
 from stages.params.compute import ComputeParams
+from stages.shared.compute import set_up
+from stages.shared.dream_training import AnswerJob, backward_cost, train
 from stages.sources.documents import fresh_folder
 
 

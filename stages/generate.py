@@ -7,17 +7,17 @@ import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from artifacts.files import read_tokenizer, write_json, write_lines
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.dit import Mdlm, load
 from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.decoding.decoder import DecodingSettings, Generated, generate
 from softmask.decoding.kinds import Sampler
 from softmask.decoding.trace import Trace
 from softmask.training.stream import mix_seed
-from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
-from stages.files import read_tokenizer, write_json, write_lines
 from stages.params.compute import ComputeParams
 from stages.params.sampling import Cell, Decoding, SamplingParams
+from stages.shared.compute import set_up
 
 
 class Params(StageParams):

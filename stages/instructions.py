@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
-from stages.component import Context, Stage, StageParams
 from stages.params.code.instructions import InstructionSource, InstructionSourceParams, InstructionsParams
 from stages.sources.chats import Chat, Chats, Dropped, FileChats, MicroChats
 

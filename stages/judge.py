@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PrinterCallback
 
+from artifacts.files import write_json
+from artifacts.hashing import file_md5
+from runner.progress import TokensProgress, live
+from runner.stage import Context, Stage, StageParams
 from softmask.backbones.causal_lm import forward_flops, load_causal_lm, load_tokenizer
 from softmask.errors import InputError, Unavailable
 from softmask.tokens import PackedTokens, Vocabulary
@@ -14,15 +18,11 @@ from softmask.training.causal import CausalObjective, RowsAndNext, collate
 from softmask.training.ema import EmaCallback, averaged
 from softmask.training.resumable import ResumableTrainer
 from softmask.training.stream import TrainingStream
-from stages.component import Context, Stage, StageParams
-from stages.compute import copies_in_training, require_memory, set_up
-from stages.files import write_json
-from stages.hashing import file_md5
 from stages.params.compute import ComputeParams
 from stages.params.judge import HubJudgeParams, JudgeParams, JudgeSource, TrainJudgeParams
 from stages.params.training import TrainingParams
-from stages.progress import TokensProgress, live
-from stages.training_args import training_arguments
+from stages.shared.compute import copies_in_training, require_memory, set_up
+from stages.shared.training_args import training_arguments
 
 HUB_FILES = ("config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json")
 """All that is fetched: no code, no pickled weights."""

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from artifacts.files import write_lines
+from runner.stage import Context, Stage, StageParams
+from scoring import plain_data
+from scoring.micro.generate import MicroProblem, generate
+from scoring.problems import Problem
 from softmask.errors import InputError
-from softmask.evaluation import plain_data
-from softmask.evaluation.problems import Problem
-from softmask.micro.generate import MicroProblem, generate
-from stages.component import Context, Stage, StageParams
-from stages.files import write_lines
 from stages.params.code.micro import MicroParams
 
 SPLITS = ("train", "iid", "new")

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from softmask.evaluation.problems import Problem, read_problems
-from stages.component import Context, Stage, StageParams
-from stages.files import write_lines
-from stages.hashing import path_hash
+from artifacts.files import write_lines
+from artifacts.hashing import path_hash
+from runner.stage import Context, Stage, StageParams
+from scoring.problems import Problem, read_problems
 from stages.params.code.math_problems import MathSource
 from stages.params.code.nearest import NearestParams
 from stages.params.code.problem_sets import ProblemSetParams, ProblemSource, ProblemsParams

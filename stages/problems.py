@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 from pydantic import Field
 from tqdm import tqdm
 
+from artifacts.files import write_json, write_lines
+from artifacts.manifest import Outside
+from runner.stage import Context, Stage, StageParams
+from scoring.code_scoring import Score, Verdict, expected, score
+from scoring.sandbox import Sandbox
 from softmask.errors import InputError
-from softmask.evaluation.code_scoring import Score, Verdict, expected, score
-from softmask.evaluation.sandbox import Sandbox
-from stages.component import Context, Stage, StageParams
-from stages.files import write_json, write_lines
-from stages.manifest import Outside
 from stages.params.code.problem_sets import MicroSplit, ProblemSetParams, ProblemSource, ProblemsParams
 from stages.params.code.scoring import SandboxParams
-from stages.sandboxes import Workers, sandboxes
+from stages.shared.sandboxes import Workers, sandboxes
 from stages.sources.code_problems import WHERE, Draft, How
 from stages.sources.documents import fresh_folder
 from stages.sources.evalplus_problems import evalplus_problems

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
+from artifacts.files import read_tokenizer, write_json, write_text
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
 from softmask.evaluation.generation import (
     SampleGroup,
@@ -21,11 +23,9 @@ from softmask.evaluation.generation import (
 )
 from softmask.evaluation.judge import Judge, add_costs
 from softmask.tokens import PackedTokens
-from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
-from stages.files import read_tokenizer, write_json, write_text
 from stages.params.compute import ComputeParams
 from stages.params.evaluation import JudgingParams, MauveParams, ReferencesParams
+from stages.shared.compute import set_up
 
 Int64Array = npt.NDArray[np.int64]
 FEATURES = "features"

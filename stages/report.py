@@ -6,21 +6,21 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
+from artifacts.files import write_text
+from reporting.code_schema import CodeComparison, Disagreements
+from reporting.code_sections import CodeStudy
+from reporting.content import Sample, SampleColumn
+from reporting.costs import cost_lines
+from reporting.labels import count, model_label
+from reporting.params.report import ReportParams
+from reporting.readings import Instance, Reader, instances, parse
+from reporting.render import render_html, render_markdown
+from reporting.schema import Comparison, Cost, CostLine, Record
+from reporting.sections import assemble
+from reporting.series import read_csv
+from reporting.trace import Denoising, Trace, denoising
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
-from stages.component import Context, Stage, StageParams
-from stages.files import write_text
-from stages.params.report import ReportParams
-from stages.reporting.code_schema import CodeComparison, Disagreements
-from stages.reporting.code_sections import CodeStudy
-from stages.reporting.content import Sample, SampleColumn
-from stages.reporting.costs import cost_lines
-from stages.reporting.labels import count, model_label
-from stages.reporting.readings import Instance, Reader, instances, parse
-from stages.reporting.render import render_html, render_markdown
-from stages.reporting.schema import Comparison, Cost, CostLine, Record
-from stages.reporting.sections import assemble
-from stages.reporting.series import read_csv
-from stages.reporting.trace import Denoising, Trace, denoising
 
 
 class ReportStageParams(StageParams):

@@ -15,22 +15,22 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from tqdm import tqdm
 
+from artifacts.files import write_json, write_text
+from artifacts.hashing import path_hash
+from reporting.speed_page import render_speed
+from runner.stage import Context, Stage, StageParams
+from scoring.problems import Problem, read_problems
 from softmask.backbones.chat_tokenizer import ChatTokenizer
 from softmask.decoding.dream_decoder import decode
 from softmask.decoding.dream_kinds import CacheMode
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.errors import InputError
 from softmask.evaluation.cache_drift import cache_drift
-from softmask.evaluation.problems import Problem, read_problems
 from stages.code_generate import Subject, answer_seed, load_subject, prompt_of, settings_of
-from stages.component import Context, Stage, StageParams
-from stages.compute import set_up
-from stages.files import write_json, write_text
-from stages.hashing import path_hash
 from stages.params.code.generation import Decode, GenerationParams
 from stages.params.code.speed import SpeedParams
 from stages.params.compute import ComputeParams
-from stages.reporting.speed_page import render_speed
+from stages.shared.compute import set_up
 
 BASE = "base"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from artifacts.files import write_json, write_text
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError, Unavailable
 from softmask.tokens import Vocabulary
-from stages.component import Context, Stage, StageParams
-from stages.files import write_json, write_text
 from stages.params.tokenizer import (
     HubTokenizerParams,
     TokenizerKind,

@@ -10,10 +10,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from artifacts.files import read_tokenizer, write_json
+from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
 from softmask.tokens import PackedMeta, Vocabulary
-from stages.component import Context, Stage, StageParams
-from stages.files import read_tokenizer, write_json
 from stages.params.tokens import TokensParams
 from stages.sources.documents import count_documents, fresh_folder, read_documents
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from artifacts.files import read_json
 from benchmarks import __main__ as command
 from benchmarks import lineage, mdlm, naive
 from benchmarks.table import MIB, Cost, Measured, peak_mib
 from softmask.training.soft_mask_objective import SoftMaskObjective
-from stages.files import read_json
 
 SMALL = replace(mdlm.TINY, batch=2, turns=(1, 1, 1))
 

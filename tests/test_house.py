@@ -21,14 +21,16 @@ from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import reporting.params
 import stages.params
+from commands import graph
+from runner.imported import PACKAGES
+from runner.section import Section
 from softmask.errors import InputError
-from stages import check, graph
-from stages.params.section import Section
+from stages import check
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("softmask", "stages", "pipelines")
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+SOURCES = [path for package in (*PACKAGES, "commands", "pipelines") for path in sorted((ROOT / package).rglob("*.py"))]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 
 
@@ -52,7 +54,7 @@ def test_imports_go_one_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0, capsys.readouterr().out
 
 
-STARTING = {"stages/__init__.py": ["import gc", "import stages.imported", "gc.set_threshold(50000, 50, 1000)"]}
+STARTING = {"stages/__init__.py": ["import gc", "import runner.imported", "gc.set_threshold(50000, 50, 1000)"]}
 """What has to be done before a stage imports anything."""
 
 
@@ -204,7 +206,8 @@ def test_every_profile_is_valid(profile: str, tmp_path: Path) -> None:
 
 
 def sections() -> list[type[Section]]:
-    found = pkgutil.walk_packages(stages.params.__path__, "stages.params.")
+    rooms = (stages.params, reporting.params)
+    found = (info for room in rooms for info in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
     modules = [import_module(info.name) for info in found]
     classes = {cls for module in modules for _, cls in inspect.getmembers(module, inspect.isclass)}
     return sorted((cls for cls in classes if issubclass(cls, Section) and cls is not Section), key=lambda c: c.__name__)

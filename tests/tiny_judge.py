@@ -7,9 +7,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from artifacts.files import write_json
 from softmask.evaluation.judge import Judge
 from softmask.tokens import PackedTokens, Vocabulary
-from stages.files import write_json
 from stages.params.tokenizer import TokenizerKind, TrainTokenizerParams
 from stages.params.tokens import TokensParams
 from stages.tokenizer import END_OF_TEXT, UNKNOWN, add_mask, train_characters

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from pydantic import Field
 
+from runner.section import Section, Seed
+from runner.wording import NAME, PATTERNS
 from softmask.backbones.passes import BACKWARD
 from stages.params.base import Weights
 from stages.params.model import SoftMaskParams
-from stages.params.section import Section, Seed
 from stages.params.training import RunParams, TrainingParams
-from stages.params.wording import NAME, PATTERNS
 
 
 class Budget(StrEnum):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Literal
 
-from stages.params.section import Commit, Section, Seed
+from runner.section import Commit, Section, Seed
 from stages.params.training import TrainingParams
 
 

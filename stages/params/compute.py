@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.params.section import Section
+from runner.section import Section
 
 
 class ComputeParams(Section):

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.params.section import Commit, Section, Seed
-from stages.params.wording import SHA256
+from runner.section import Commit, Section, Seed
+from runner.wording import SHA256
 
 
 class CorpusSource(StrEnum):

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from runner.section import Section, Seed
 from softmask.evaluation.rules import EosRule, FirstToken, MauveRules, ScoringRules
-from stages.params.section import Section, Seed
 
 
 class JudgingParams(Section):

@@ -5,8 +5,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from runner.section import Commit, Section, Seed
 from stages.params.model import MOST_LAYERS, size_problems
-from stages.params.section import Commit, Section, Seed
 from stages.params.training import TrainingParams
 
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from runner.section import Section
 from softmask.feedback_kinds import FeedbackKind, Interpolation
-from stages.params.section import Section
 
 MOST_LAYERS = 1024
 MOST_PARAMETERS = 10**11

@@ -5,7 +5,7 @@ Read by `pipelines/`; plain `dvc repro` runs one stage at a time and needs none 
 
 from pydantic import Field
 
-from stages.params.section import Section
+from runner.section import Section
 
 
 class Resources(Section):
@@ -30,7 +30,7 @@ class OrchestrationParams(Section):
     default: Resources
     """Of a stage that `stages` doesn't name."""
     stages: dict[str, Resources]
-    """By the name in dvc.yaml, for all instances of a matrix; and `snapshot` and `gate`, which retrains run."""
+    """By the name in dvc.yaml, for all instances of a matrix; and `snapshot` and `promotion`, which retrains run."""
     retries: int = Field(ge=0, le=50)
     """Further tries of a stage after what may pass: a lost worker, a full GPU, the network. A mistake isn't retried."""
     retry_seconds: int = Field(ge=1, le=86_400)

@@ -1,6 +1,6 @@
 """`retrain`: what a scheduled retrain takes in, which model it promotes, and what a candidate has to show.
 
-Read by `pipelines/retrain.py` and by the commands that it runs, `stages/snapshot.py` and `stages/gate.py`.
+Read by `pipelines/retrain.py` and by the commands that it runs, `commands/snapshot.py` and `commands/promotion.py`.
 """
 
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from stages.params.section import Section, Seed
+from runner.section import Section, Seed
 
 
 class Metric(StrEnum):

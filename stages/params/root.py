@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from reporting.params.compare import CompareParams
+from reporting.params.report import Regime, ReportParams
+from runner.section import Section, Seed
+from runner.wording import NAME
 from softmask.decoding.kinds import RemaskFeedback, Sampler
 from softmask.feedback_kinds import FeedbackKind
 from stages.params.arms import ArmsParams, guess_problems
 from stages.params.base import BaseParams, BaseSource
 from stages.params.code.root import CodeParams
-from stages.params.compare import CompareParams
 from stages.params.compute import ComputeParams
 from stages.params.corpus import CorpusParams
 from stages.params.evaluation import EvaluationParams
@@ -17,14 +20,11 @@ from stages.params.judge import JudgeParams, JudgeSource
 from stages.params.lineage import LineageParams
 from stages.params.model import DiffusionParams, ModelParams
 from stages.params.orchestration import OrchestrationParams
-from stages.params.report import Regime, ReportParams
 from stages.params.retrain import Metric, RetrainParams
 from stages.params.sampling import SamplingParams
-from stages.params.section import Section, Seed
 from stages.params.tokenizer import TokenizerParams, TokenizerSource
 from stages.params.tokens import TokensParams
 from stages.params.training import RunParams
-from stages.params.wording import NAME
 
 
 class RootParams(Section):

@@ -5,11 +5,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
+from runner.section import Section, Seed
+from runner.wording import NAME
 from softmask.decoding.kinds import Refresh, RemaskFeedback, Sampler
 from softmask.decoding.transitions import RemdmSettings, highest_unmask
 from softmask.feedback_kinds import OmegaSchedule
-from stages.params.section import Section, Seed
-from stages.params.wording import NAME
 
 Temperature = Annotated[float, Field(ge=0.001, le=1000)]
 """Beyond these there is nothing left to draw, or nothing of the model."""

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from stages.params.section import Section
+from runner.section import Section
 
 
 class TokensParams(Section):

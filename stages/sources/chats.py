@@ -6,9 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from scoring.problems import Problem, read_problems
+from scoring.prompts import fill_template
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem, read_problems
-from softmask.evaluation.prompts import fill_template
 from stages.params.code.instructions import (
     ChatFieldsParams,
     ChatFilesParams,

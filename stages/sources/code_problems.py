@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from softmask.evaluation import plain_data
-from softmask.evaluation.problems import Problem
+from scoring import plain_data
+from scoring.problems import Problem
 
 WHERE = "params.yaml: code.problem_sets"
 _BOUNDS = plain_data.Bounds(size=2**30, nesting=100)

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scoring.plain_data import NotPlain
+from scoring.problems import Problem
 from softmask.errors import InputError, Unavailable
-from softmask.evaluation.plain_data import NotPlain
-from softmask.evaluation.problems import Problem
 from stages.params.code.problem_sets import EvalPlusDataset, EvalPlusSetParams
 from stages.sources.code_problems import WHERE, Draft, How, encoded
 from stages.sources.human_eval_wheel import request_of

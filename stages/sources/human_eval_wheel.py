@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scoring.problems import Problem
+from scoring.sandbox import Answer, Program, Sandbox
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem
-from softmask.evaluation.sandbox import Answer, Program, Sandbox
 from stages.params.code.problem_sets import WheelSetParams
-from stages.sandboxes import Workers
+from stages.shared.sandboxes import Workers
 from stages.sources.code_problems import WHERE, Draft, How
 from stages.sources.installed import files_of, installed
 

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 from stat import S_ISREG
 
+from runner.wording import shown
 from softmask.errors import InputError
-from stages.params.wording import shown
 
 
 def matching(pattern: str, where: str, example: str) -> list[Path]:

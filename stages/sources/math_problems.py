@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scoring.problems import Problem, read_problems
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem, read_problems
 from stages.params.code.math_problems import MathFieldsParams, MathSetParams, MathSource
 from stages.sources.code_problems import WHERE, Draft, How
 from stages.sources.records import Record, file_records, hub_records, text_of

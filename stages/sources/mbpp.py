@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from scoring.problems import Problem
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem
 from stages.params.code.problem_sets import MbppSetParams
 from stages.sources.code_problems import WHERE, Draft, How
 from stages.sources.records import Record, file_records, hub_records, text_of

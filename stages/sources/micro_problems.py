@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from softmask.evaluation.problems import read_problems
+from scoring.problems import read_problems
 from stages.sources.code_problems import Draft, How
 
 

@@ -19,7 +19,7 @@ import pygit2
 import yaml
 from dvc.utils.serialize import dumps_yaml
 
-from stages.manifest import Environment, Hash, Manifest
+from artifacts.manifest import Environment, Hash, Manifest
 
 ME = pygit2.Signature("tests", "tests@example.org", 1_700_000_000, 0)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -7,7 +7,7 @@ import pytest
 from lineage.manifests import Manifest
 from lineage.model import Kind, Run
 from lineage.pins import Owners, pins_of
-from stages import manifest as written
+from stages.shared import manifest as written
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

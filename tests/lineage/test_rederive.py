@@ -21,12 +21,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from artifacts.manifest import Environment, Manifest
 from lineage.agreement import Agreement, differing_numbers, within
 from lineage.cli import app
 from lineage.errors import AuditError
 from lineage.rederive import Answer, Rederived, rederive
 from lineage.repository import Repository
-from stages.manifest import Environment, Manifest
 from tests.lineage.projects import write
 from tests.pipeline.clones import environment, run
 

@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from artifacts.files import write_json
+from runner.launch import in_processes
+from runner.stage import Context
 from softmask.backbones.dit import Block, read
 from softmask.training.soft_mask_objective import SoftMaskObjective
 from stages import arm
-from stages.component import Context
-from stages.files import write_json
-from stages.launch import in_processes
 
 
 def counted(context: Context[arm.Params]) -> None:

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
 
+from runner.section import read_yaml, validate
 from stages.params.root import RootParams
-from stages.params.section import read_yaml, validate
 from tests.pipeline.clones import ROOT, Clone, attempt
 
 CONF = ROOT / "conf"
@@ -135,7 +135,7 @@ def test_the_page_of_a_study_has_its_findings_its_pictures_and_its_experiments(s
         for name in ("comparison.json", "code_comparison.json"):
             shutil.copy(smoke.root / "reports" / name, folder / part / "reports")
         shutil.copy(smoke.root / "reports/report.md", folder / part / "reports")
-    smoke.run(sys.executable, "-m", "stages.study", str(folder))
+    smoke.run(sys.executable, "-m", "commands.study", str(folder))
     page = (folder / "README.md").read_text(encoding="utf-8")
     comparison = json.loads((smoke.root / "reports/comparison.json").read_text(encoding="utf-8"))
     assert "Correction" not in page
@@ -144,5 +144,5 @@ def test_the_page_of_a_study_has_its_findings_its_pictures_and_its_experiments(s
     for name in ("generation.svg", "pass.svg"):
         assert ElementTree.parse(folder / name).getroot().tag.endswith("svg") and f"]({name})" in page
     (folder / "experiments/k").rename(folder / "experiments/nobody")
-    refused = attempt([sys.executable, "-m", "stages.study", str(folder)], smoke.root)
+    refused = attempt([sys.executable, "-m", "commands.study", str(folder)], smoke.root)
     assert refused.returncode == 2 and "conf/experiments/nobody.yaml: there is no such experiment" in refused.stderr

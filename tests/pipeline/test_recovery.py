@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.files import read_json
+from artifacts.files import read_json
 from tests.pipeline.clones import Clone, attempt
 
 pytestmark = pytest.mark.slow
@@ -170,10 +170,10 @@ def test_a_kill_while_dvc_writes_its_lock_is_named_and_mended_by_one_command(dis
     running.signal_when(lambda: lock.stat().st_size < len(whole), 0.005, signal.SIGKILL)
     assert len(torn := lock.read_bytes()) < len(whole) and whole.startswith(torn[:-1])
     riddle = attempt(["dvc", "repro"], disturbed.root)
-    assert riddle.returncode != 0 and "stages.lock" not in riddle.stderr
+    assert riddle.returncode != 0 and "runner.lock" not in riddle.stderr
     told = attempt([sys.executable, "-m", "stages.check"], disturbed.root)
-    assert told.returncode == 2 and "python -m stages.lock" in told.stderr and "Traceback" not in told.stderr
-    assert "dvc.lock is whole again" in disturbed.run(sys.executable, "-m", "stages.lock")
+    assert told.returncode == 2 and "python -m runner.lock" in told.stderr and "Traceback" not in told.stderr
+    assert "dvc.lock is whole again" in disturbed.run(sys.executable, "-m", "runner.lock")
     assert lock.read_bytes() == whole
     assert disturbed.repro("compare") == set() and disturbed.stages() == long_run.stages()
 

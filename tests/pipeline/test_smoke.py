@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from artifacts.hashing import file_md5, path_hash
 from lineage.checks.case import Case
 from lineage.checks.manifests import check_manifests
 from lineage.graph import Graph
 from lineage.repository import Repository
 from lineage.states import open_state
-from stages.hashing import file_md5, path_hash
 from tests.pipeline.clones import Clone, attempt, instance_of
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from pipelines.serve import HOST, SETTINGS, serving
+from runner.imported import PACKAGES
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"cpu": 2, "memory": 8, "gpu": 2}
@@ -26,7 +27,7 @@ def free_port() -> int:
 def checkout(root: Path) -> Path:
     """A folder that server and workers can start in, with this checkout's code."""
     root.mkdir()
-    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
+    for name in ("prefect.yaml", "pipelines", "commands", *PACKAGES):
         (root / name).symlink_to(ROOT / name)
     return root
 

@@ -8,8 +8,8 @@ import yaml
 
 from pipelines.checkout import Checkout, branch, read, tip
 from pipelines.registry import champion, promote, was_in_use
+from runner.store import location
 from softmask.errors import InputError
-from stages.store import location
 from tests.pipelines.projects import Project
 
 DATA = Path("data/snapshots")

@@ -16,6 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from pipelines.serve import environment, serving, worker
+from runner.imported import PACKAGES
 from tests.pipelines.conftest import LIMITS, ROOT, free_port
 from tests.pipelines.projects import Project
 from tests.pipelines.test_reproduce import GATE, begun
@@ -82,7 +83,7 @@ def allocation(tmp_path: Path, code_for_all: None) -> Iterator[tuple["subprocess
     """The script at work for the pool `cpu` of a server that has no other worker there, and how to start one."""
     root = tmp_path / "server"
     root.mkdir()
-    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
+    for name in ("prefect.yaml", "pipelines", "commands", *PACKAGES):
         (root / name).symlink_to(ROOT / name)
     port = free_port()
     env = environment(root, port)

@@ -24,6 +24,7 @@ from pipelines.alone import NOT_HERE
 from pipelines.serve import HOST, await_answer, environment, started
 from pipelines.shared import Shared
 from pipelines.workspace import Workspace
+from runner.imported import PACKAGES
 from softmask.errors import InputError
 from tests.pipelines.conftest import ROOT, free_port
 from tests.pipelines.projects import LIMIT, Flow, Project, until
@@ -76,7 +77,7 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory, code_for_all: None) ->
     """The coordinator's clone; two workers have theirs in `a` and `b` beside it."""
     tmp_path = tmp_path_factory.mktemp("distributed")
     origin = prepare(tmp_path / "origin")
-    for name in ("prefect.yaml", "pipelines", "stages", "softmask"):
+    for name in ("prefect.yaml", "pipelines", "commands", *PACKAGES):
         (origin.root / name).symlink_to(ROOT / name)
     (origin.root / ".gitignore").write_text("/*.txt\n/times\n/.prefect\n/times\n/data\n")
     origin.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))

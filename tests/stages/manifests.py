@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stages.manifest import Environment, Manifest
+from artifacts.manifest import Environment, Manifest
 
 
 def write_manifest(folder: str, counts: dict[str, Any]) -> None:

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
+from artifacts.files import read_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
+from scoring.math_scoring import MathOutcome, MathScorer, MathSettings
 from softmask.errors import InputError
-from softmask.evaluation.math_scoring import MathOutcome, MathScorer, MathSettings
 from stages.arithmetic import Params, run
-from stages.component import Context
-from stages.files import read_lines
-from stages.hashing import path_hash
 from stages.params.code.arithmetic import ArithmeticParams
-from stages.params.section import validate
-from stages.store import Checkpoints
 
 VALUES: dict[str, Any] = {
     "seed": 3,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.section import validate
 from softmask.errors import InputError
 from stages.params.arms import ArmParams, Budget
-from stages.params.section import validate
 
 SOFT_MASK = {
     **{"kind": "top_k", "k": 3, "interpolation": "linear", "omega_s": 0.5, "omega_a": 3.0, "omega_b": -1.5},

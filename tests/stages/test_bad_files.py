@@ -19,19 +19,20 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 from safetensors.torch import load_file, save_file
 
+from artifacts.files import read_arrays, read_json, read_lines, read_tokenizer, write_json, write_lines
+from runner.imported import PACKAGES
+from runner.section import read_yaml
+from runner.stage import MAY_PASS, MISTAKE
 from softmask.backbones.dit import read
 from softmask.errors import InputError
 from softmask.tokens import PackedTokens, Vocabulary
 from stages import arm, base, evaluate, generate, tokens
-from stages.component import MAY_PASS, MISTAKE
-from stages.compute import set_up
 from stages.evaluate import SAMPLE_FIELDS
-from stages.files import read_arrays, read_json, read_lines, read_tokenizer, write_json, write_lines
-from stages.mdlm_training import new_model
 from stages.params.compute import ComputeParams
 from stages.params.corpus import ShardsParams
 from stages.params.model import ModelParams
-from stages.params.section import read_yaml
+from stages.shared.compute import set_up
+from stages.shared.mdlm_training import new_model
 from stages.sources.documents import Document, ShardWriter
 from tests.softmask.published import traps, write_hub, write_lightning
 from tests.softmask.tiny import tiny_mdlm
@@ -101,7 +102,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, smoke: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with params, small tokens, a random base model, and samples of an earlier run."""
-    for name in ("softmask", "stages", "dvc.yaml"):
+    for name in (*PACKAGES, "dvc.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes(smoke.read_bytes())
@@ -141,7 +142,7 @@ def test_a_missing_input_is_named(
 
 @pytest.mark.parametrize("with_params", [False, True])
 def test_the_real_command_in_an_empty_folder_ends_with_2(tmp_path: Path, smoke: Path, with_params: bool) -> None:
-    for name in ("softmask", "stages"):
+    for name in PACKAGES:
         (tmp_path / name).symlink_to(ROOT / name)
     if with_params:
         (tmp_path / "params.yaml").write_bytes(smoke.read_bytes())

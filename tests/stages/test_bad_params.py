@@ -17,12 +17,13 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 from dvc.utils.serialize import load_yaml
 
+from runner.imported import PACKAGES
+from runner.section import read_yaml
+from runner.stage import Stage, StageParams
 from softmask.errors import InputError
 from stages.check import STAGE
-from stages.component import Stage, StageParams
 from stages.params.arms import ArmParams
 from stages.params.compute import ComputeParams
-from stages.params.section import read_yaml
 
 ROOT = Path(__file__).parents[2]
 GONE = object()
@@ -58,7 +59,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the code and with what earlier runs left: outputs, and a checkpoint of unfinished work."""
-    for name in ("softmask", "stages", "dvc.yaml"):
+    for name in (*PACKAGES, "dvc.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in (
         "data/check/valid.json",

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import torch
 
+from artifacts.hashing import path_hash
+from runner.section import read_yaml, validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.backbones.dit import Mdlm
 from softmask.errors import InputError
 from stages.base import Params, run
-from stages.checkpoint_source import checkpoint_path
-from stages.component import Context
-from stages.hashing import path_hash
-from stages.mdlm_training import new_model
 from stages.params.base import BaseParams, CheckpointParams
 from stages.params.model import ModelParams
-from stages.params.section import read_yaml, validate
-from stages.store import Checkpoints
+from stages.shared.mdlm_training import new_model
+from stages.sources.checkpoint_source import checkpoint_path
 from tests.softmask.published import hub_config, write_hub, write_lightning
 from tests.tiny_judge import packed_letters
 
@@ -217,8 +217,8 @@ def hub_of(folder: Path, asked: list[str]) -> Iterator[str]:
 
 FETCH = """
 import json, sys
-from stages.checkpoint_source import checkpoint_path
-from stages.component import run_command
+from stages.sources.checkpoint_source import checkpoint_path
+from runner.stage import run_command
 from stages.params.base import CheckpointParams
 run_command(lambda: print(checkpoint_path(CheckpointParams.model_validate_json(sys.argv[1]))))
 """

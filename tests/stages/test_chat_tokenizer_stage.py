@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts.files import write_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.backbones.chat_tokenizer import FILES, ChatTokenizer, load_chat_tokenizer
 from softmask.errors import InputError
 from stages.chat_tokenizer import Params, run, train_chat_tokenizer
-from stages.component import Context
-from stages.files import write_lines
-from stages.hashing import path_hash
 from stages.params.code.tokenizer import ChatTokenizerParams, TrainChatTokenizerParams
-from stages.params.section import validate
-from stages.store import Checkpoints
 from tests.softmask.tiny_chat import write_published_tokenizer
 from tests.stages.test_base_checkpoint import REVISION, hub_of
 
@@ -154,9 +154,9 @@ def test_impossible_params_are_refused(changes: dict[str, Any], message: str) ->
 
 FETCH = """
 import json, sys
-from stages.component import run_command
+from runner.stage import run_command
 from stages.params.code.published import PublishedParams, Source
-from stages.published import published_folder
+from stages.sources.published import published_folder
 found, patterns = PublishedParams.model_validate_json(sys.argv[1]), json.loads(sys.argv[2])
 run_command(lambda: print(published_folder(found, Source.HUB, patterns, "params.yaml: code.settings.dream.base")))
 """

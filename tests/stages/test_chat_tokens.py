@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artifacts.files import write_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.backbones.chat_tokenizer import load_chat_tokenizer
 from softmask.errors import InputError
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
 from stages.chat_tokens import Params, run
-from stages.component import Context
-from stages.files import write_lines
-from stages.hashing import path_hash
 from stages.params.code.instructions import InstructionsParams
-from stages.params.section import validate
-from stages.store import Checkpoints
 from tests.softmask.tiny_chat import IDS, write_published_tokenizer
 
 VALUES: dict[str, Any] = {

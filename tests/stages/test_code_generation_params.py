@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.section import validate
+from scoring.prompts import fill_template
 from softmask.errors import InputError
-from softmask.evaluation.prompts import fill_template
 from stages.params.code.generation import CellParams, GenerationParams
-from stages.params.section import validate
 
 REPOSITORY = Path(__file__).parents[2]
 TASK = {"response_length": 64, "instruction": "Solve:\n{request}\n{prompt}", "prefill": "```python\n"}
@@ -168,6 +168,6 @@ def test_braces_in_a_problem_stay_as_they_are(request: str, prompt: str) -> None
 
 
 def test_checking_them_loads_no_model_library() -> None:
-    code = "import sys, stages.params.code.generation, stages.params.code.compare; print('torch' in sys.modules)"
+    code = "import sys, stages.params.code.generation, reporting.params.code_compare; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

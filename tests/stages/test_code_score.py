@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from artifacts.files import read_json, read_lines, write_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
 from stages import code_score
 from stages.code_score import FIELDS, Params, Scorer, metrics, run
-from stages.component import Context
-from stages.files import read_json, read_lines, write_lines
-from stages.hashing import path_hash
 from stages.params.code.scoring import SandboxParams, ScoringParams
-from stages.params.section import validate
-from stages.sandboxes import Workers
-from stages.store import Checkpoints
+from stages.shared.sandboxes import Workers
 
 SANDBOX: dict[str, Any] = {
     "isolation": "namespaces",

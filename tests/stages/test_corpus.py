@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artifacts.hashing import path_hash
+from artifacts.manifest import Outside
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
-from stages.component import Context
 from stages.corpus import Params, run
-from stages.hashing import path_hash
-from stages.manifest import Outside
 from stages.params.corpus import CorpusParams, PackageSourcesParams
-from stages.params.section import validate
 from stages.sources.documents import read_documents
 from stages.sources.duplicates import digest, normalise, position
 from stages.sources.files import matching_files
 from stages.sources.package import package_documents
 from stages.sources.wikipedia import clean_article
-from stages.store import Checkpoints
 
 DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 DEFAULTS: dict[str, Any] = {

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
 
+from artifacts.files import write_json
+from runner.stage import Stage
 from softmask.errors import InputError
 from stages import arm, base, dream_base, finetune, judge
-from stages.component import Stage
-from stages.files import write_json
 from tests.softmask.tiny import tiny_mdlm
 from tests.stages import test_dream_base, test_finetune_stage
 from tests.tiny_judge import packed_letters

@@ -10,19 +10,19 @@ import pytest
 import torch
 import yaml
 
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.backbones.chat_tokenizer import load_chat_tokenizer
 from softmask.backbones.dream import DreamModel
 from softmask.backbones.dream_adapter import load_adapter
 from softmask.backbones.dream_checkpoint import load_dream
 from softmask.errors import InputError
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
-from stages.component import Context
 from stages.dream_base import PATTERNS, STAGE, Params, import_base, new_dream
-from stages.hashing import path_hash
 from stages.params.code.base import DreamBaseParams, DreamShapeParams
 from stages.params.compute import ComputeParams
-from stages.params.section import validate
-from stages.store import Checkpoints
 from tests.softmask.tiny_chat import FIRST_ADDED, IDS, added_token, write_published_tokenizer
 from tests.softmask.tiny_dream import tiny_dream, write_published
 from tests.stages.test_base_checkpoint import hub_of

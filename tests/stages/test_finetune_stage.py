@@ -22,9 +22,9 @@ from softmask.loss_kinds import Normalisation
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import evaluation_batches
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
-from stages.dream_training import noise_of
 from stages.finetune import STAGE
 from stages.params.code.finetuning import AnswerNoiseParams
+from stages.shared.dream_training import noise_of
 from tests.softmask.tiny_dream import MASK, PAD, VOCABULARY, tiny_dream
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_gradient_checkpointing_leaves_the_same_adapter(tmp_path: Path, monkeypa
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(folder: Path, monkeypatch: Any) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(
-        "stages.store.Checkpoints.published",
+        "runner.store.Checkpoints.published",
         lambda self, path: sizes.append(sum(file.stat().st_size for file in path.glob("*.safetensors"))),
     )
     made = finetune("sm")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from softmask.evaluation.problems import Problem, read_problems
+from artifacts.files import read_json, read_lines, write_lines
+from runner.section import validate
+from runner.stage import Context
+from scoring.problems import Problem, read_problems
 from stages import code_score, problems
-from stages.component import Context
-from stages.files import read_json, read_lines, write_lines
 from stages.params.code.scoring import ScoringParams
-from stages.params.section import validate
 from tests.stages.tiny_problems import SANDBOX, WHEEL, context, problem_set, problems_context
 
 pytestmark = pytest.mark.slow

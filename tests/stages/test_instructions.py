@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from artifacts.files import read_lines, write_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
+from scoring.problems import Problem
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem
-from stages.component import Context
-from stages.files import read_lines, write_lines
-from stages.hashing import path_hash
 from stages.instructions import Params, run
 from stages.params.code.instructions import InstructionSourceParams, InstructionsParams
-from stages.params.section import validate
 from stages.sources import records
-from stages.store import Checkpoints
 
 KEPT: dict[str, Any] = {
     "seed": 1,

@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
 from softmask.evaluation.judge import Judge
-from stages.component import Context
-from stages.hashing import path_hash
 from stages.judge import Params, run
 from stages.params.compute import ComputeParams
 from stages.params.judge import HubJudgeParams, JudgeParams, JudgeSource, TrainJudgeParams
-from stages.params.section import validate
 from stages.params.training import TrainingParams
-from stages.store import Checkpoints
 from tests.tiny_judge import gpt2_folder, packed_letters
 
 TRAINING = TrainingParams(

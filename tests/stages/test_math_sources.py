@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from runner.section import validate
+from scoring.problems import Problem
 from softmask.errors import InputError
-from softmask.evaluation.problems import Problem
 from stages.params.code.math_problems import MathSetParams
-from stages.params.section import validate
 from stages.sources.code_problems import How
 from stages.sources.math_problems import math_problems
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from evalplus.data import get_human_eval_plus, humaneval
 
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from scoring.problems import read_problems
 from softmask.errors import InputError
-from softmask.evaluation.problems import read_problems
 from stages import micro
-from stages.component import Context
-from stages.hashing import path_hash
 from stages.params.code.micro import MicroParams
-from stages.params.section import validate
 from tests.stages.tiny_problems import MICRO, context
 
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
+from artifacts.files import read_lines, write_lines
+from artifacts.hashing import path_hash
+from runner.section import validate
+from scoring.code_scoring import Verdict, extract, score
+from scoring.problems import Problem, read_problems
+from scoring.sandbox import Sandbox
 from softmask.errors import InputError
-from softmask.evaluation.code_scoring import Verdict, extract, score
-from softmask.evaluation.problems import Problem, read_problems
-from softmask.evaluation.sandbox import Sandbox
 from stages import nearest, problems
 from stages.code_score import FIELDS
-from stages.files import read_lines, write_lines
-from stages.hashing import path_hash
 from stages.params.code.nearest import NearestParams
-from stages.params.section import validate
-from tests.softmask.sandboxes import PATIENT
+from tests.scoring.sandboxes import PATIENT
 from tests.stages.tiny_problems import (
     IID,
     NEAREST,

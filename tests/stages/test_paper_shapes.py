@@ -17,10 +17,10 @@ import torch
 from dvc.utils.hydra import compose_and_dump
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from artifacts.files import read_json, read_lines
+from artifacts.hashing import file_md5
+from runner.stage import MISTAKE
 from softmask.backbones.dit import Mdlm, Rotary
-from stages.component import MISTAKE
-from stages.files import read_json, read_lines
-from stages.hashing import file_md5
 from stages.sources.documents import read_documents
 from stages.tokenizer import END_OF_TEXT
 from tests.pipeline.clones import Clone, attempt, run

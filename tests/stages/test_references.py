@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
 from softmask.evaluation.rules import EosRule, FirstToken
 from softmask.tokens import PackedTokens
-from stages.component import Context
-from stages.hashing import path_hash
 from stages.params.compute import ComputeParams
 from stages.params.evaluation import JudgingParams, MauveParams, ReferencesParams
-from stages.params.section import validate
 from stages.references import FEATURES, Params, choose, run
-from stages.store import Checkpoints
 from tests.tiny_judge import gpt2_folder, packed_letters
 
 COMPUTE = ComputeParams(

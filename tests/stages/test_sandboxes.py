@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from softmask.evaluation.code_scoring import Judged, Verdict
-from softmask.evaluation.problems import Problem
+from runner.section import validate
+from scoring.code_scoring import Judged, Verdict
+from scoring.problems import Problem
 from stages.code_score import Scorer, Task, _run, _too_costly
 from stages.params.code.scoring import SandboxParams, ScoringParams
-from stages.params.section import validate
-from stages.sandboxes import sandboxes
+from stages.shared.sandboxes import sandboxes
 from tests.stages.test_code_score import SANDBOX, VALUES
 
 pytestmark = pytest.mark.slow

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from runner.section import validate
 from softmask.backbones.dream_adapter import save_adapter
 from softmask.errors import InputError
 from stages import code_generate, speed
 from stages.params.code.speed import SpeedParams
-from stages.params.section import validate
 from tests.stages.test_code_generate import write
 
 SPEED: dict[str, Any] = {

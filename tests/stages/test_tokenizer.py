@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from artifacts.hashing import path_hash
+from runner.section import validate
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
 from softmask.tokens import Vocabulary
-from stages.component import Context
-from stages.hashing import path_hash
 from stages.params.corpus import ShardsParams
-from stages.params.section import validate
 from stages.params.tokenizer import TokenizerKind, TokenizerParams, TrainTokenizerParams
 from stages.sources.documents import Document, ShardWriter
-from stages.store import Checkpoints
 from stages.tokenizer import END_OF_TEXT, MASK, UNKNOWN, Params, run, train_bpe
 
 TEXTS = ["def f(x):\n    return x + 1\n", "def g(yy):\n\treturn yy * 2\n", "ein ß, ein ü und noch ein ü, ü\n"]

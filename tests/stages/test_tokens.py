@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifacts.files import write_json
+from artifacts.hashing import path_hash
+from runner.stage import Context
+from runner.store import Checkpoints
 from softmask.errors import InputError
 from softmask.tokens import PackedTokens
-from stages.component import Context
-from stages.files import write_json
-from stages.hashing import path_hash
 from stages.params.corpus import ShardsParams
 from stages.params.tokenizer import TokenizerKind, TrainTokenizerParams
 from stages.params.tokens import TokensParams
 from stages.sources.documents import Document, ShardWriter
-from stages.store import Checkpoints
 from stages.tokenizer import END_OF_TEXT, UNKNOWN, add_mask, train_characters
 from stages.tokens import Params, run
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+from runner.section import validate
+from runner.stage import Context, Stage
+from runner.store import Checkpoints
 from stages import arithmetic, micro, nearest, problems
-from stages.component import Context, Stage
 from stages.params.code.arithmetic import ArithmeticParams
 from stages.params.code.micro import MicroParams
 from stages.params.code.nearest import NearestParams
 from stages.params.code.problem_sets import ProblemsParams
 from stages.params.code.scoring import SandboxParams
-from stages.params.section import validate
-from stages.store import Checkpoints
 
 MICRO: dict[str, Any] = {
     "seed": 1,

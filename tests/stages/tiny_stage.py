@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages.component import Stage
+from runner.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 SOURCE = '''"""Three units of work."""
@@ -15,8 +15,8 @@ SOURCE = '''"""Three units of work."""
 import time
 from pathlib import Path
 
-from stages.component import Context, Stage, StageParams
-from stages.files import write_json
+from runner.stage import Context, Stage, StageParams
+from artifacts.files import write_json
 
 while Path("importing").exists():  # as a heavy library would
     Path("begun").touch()

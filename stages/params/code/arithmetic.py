@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from softmask.micro.arithmetic import Operation, Ranges, Recipe, capacity
-from stages.params.section import Section, Seed
+from runner.section import Section, Seed
+from scoring.micro.arithmetic import Operation, Ranges, Recipe, capacity
 
 
 class ArithmeticParams(Section):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from runner.section import Section, Seed
 from stages.params.code.finetuning import AnswerTrainingParams
 from stages.params.code.published import PublishedParams, Source
 from stages.params.model import MOST_LAYERS, size_problems
-from stages.params.section import Section, Seed
 
 
 class DreamShapeParams(Section):

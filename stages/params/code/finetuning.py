@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from runner.section import Section, Seed
 from softmask.loss_kinds import Normalisation
 from stages.params.arms import ArmParams, Budget, name_problems
-from stages.params.section import Section, Seed
 from stages.params.training import RunParams
 
 
@@ -114,5 +114,5 @@ class CodeArmsParams(Section):
             if name in self.settings and self.settings[name].budget is Budget.NONE:
                 yield (
                     f"settings.{name}.budget 'none' is for arms of the language study; expected a finetuning's budget "
-                    "(for training-free feedback on a Dream base: python -m stages.evaluate_adapter)"
+                    "(for training-free feedback on a Dream base: python -m commands.evaluate_adapter)"
                 )

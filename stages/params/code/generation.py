@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from runner.section import Section, Seed
+from scoring.prompts import PLACEHOLDERS, fields_of, listed
 from softmask.decoding.dream_kinds import Algorithm, CacheMode, EosRule
-from softmask.evaluation.prompts import PLACEHOLDERS, fields_of, listed
 from softmask.feedback_kinds import OmegaSchedule
-from stages.params.section import Section, Seed
 
 RATIO = r"\d{1,6}([./]\d{1,6})?"
 """A fraction or a decimal one; the exponents that `Fraction` takes, too, may take for ever."""

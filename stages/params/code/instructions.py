@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.params.section import Commit, Section, Seed
+from runner.section import Commit, Section, Seed
 
 Text = Annotated[str, Field(min_length=1)]
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from stages.params.section import Commit, Section
+from runner.section import Commit, Section
 
 
 class MathSource(StrEnum):

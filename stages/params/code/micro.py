@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from softmask.micro.generate import HeldOut, Recipe
-from softmask.micro.operations import OPERATIONS
-from softmask.micro.structures import candidates
-from stages.params.section import Section, Seed
+from runner.section import Section, Seed
+from scoring.micro.generate import HeldOut, Recipe
+from scoring.micro.operations import OPERATIONS
+from scoring.micro.structures import candidates
 
 
 class HeldOutParams(Section):

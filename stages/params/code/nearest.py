@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from stages.params.section import Section
+from runner.section import Section
 
 
 class NearestParams(Section):

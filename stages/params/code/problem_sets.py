@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from runner.section import Section
+from runner.wording import NAME
 from stages.params.code.math_problems import MathHubParams, MathSetParams
-from stages.params.section import Section
-from stages.params.wording import NAME
 
 MD5 = r"^[0-9a-f]{32}$"
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from reporting.params.code_compare import CodeCompareParams
+from runner.section import Section, Seed
+from runner.wording import NAME, PATTERNS
 from softmask.backbones.passes import BACKWARD_FROZEN
 from stages.params.arms import budget_problems, guess_problems
 from stages.params.code.arithmetic import ArithmeticParams
 from stages.params.code.base import DreamBaseParams
-from stages.params.code.compare import CodeCompareParams
 from stages.params.code.finetuning import CodeArmsParams, FinetuningParams
 from stages.params.code.generation import GenerationParams, TaskParams
 from stages.params.code.instructions import (
@@ -25,8 +27,6 @@ from stages.params.code.published import Source
 from stages.params.code.scoring import ScoringParams
 from stages.params.code.speed import SpeedParams
 from stages.params.code.tokenizer import ChatTokenizerParams
-from stages.params.section import Section, Seed
-from stages.params.wording import NAME, PATTERNS
 
 RESERVED = ("nearest",)
 """No family's name: its samples lie beside the families'."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from softmask.evaluation.sandbox_kinds import Isolation
+from runner.section import Section, Seed
+from scoring.sandbox_kinds import Isolation
 from stages.params.code.math import MathParams
-from stages.params.section import Section, Seed
 
 
 class SandboxParams(Section):

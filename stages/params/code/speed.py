@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stages.params.section import Section, Seed
+from runner.section import Section, Seed
 
 
 class SpeedParams(Section):

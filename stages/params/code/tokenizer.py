@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from runner.section import Section
 from stages.params.code.published import PublishedParams, Source
-from stages.params.section import Section
 from stages.params.tokenizer import MOST_IDS
 
 BYTES_AND_SPECIAL = 260

@@ -1,0 +1,1 @@
+"""The commands beside the pipeline: no stage depends on them."""

@@ -1,0 +1,1 @@
+"""What runs a stage: its declaration, the store of unfinished work, processes, progress, messages."""
