@@ -18,22 +18,25 @@ import grimp
 from ruamel.yaml.comments import CommentedSeq
 
 from commands.pipeline_file import edited
-from runner.imported import CODE, PACKAGES
+from runner.imported import CODE, PACKAGES, VERSION
 from runner.section import read_yaml
 from runner.stage import run_command
 from softmask.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = Path("dvc.yaml")
+RUNNER = ("runner.", "softmask.errors.", "softmask.refused.")
+"""Modules that run a stage or word what goes wrong."""
 WITHOUT_DECLARATION = "check"
 """It stands above the others: it tracks the whole of params.yaml, and its output is what every `STAGE` starts from."""
 
 
 def closure(module: str) -> list[str]:
-    """The files of these packages that a module runs with, as sorted paths relative to the repository.
+    """The files of these packages that can change what a module makes, as sorted paths relative to the repository.
 
-    Modules imported within functions count, imports for type checking don't. Each module brings the `__init__.py` of
-    the packages around it, and the other files (templates and the like) in its package that it names in its source.
+    Modules imported within functions count, imports for type checking don't. Each module brings the other files
+    (templates and the like) in its package that it names in its source. In place of what runs a stage stands its
+    version; a package's `__init__.py` holds nothing that counts.
 
     Raises:
         InputError: there is no such module.
@@ -48,9 +51,10 @@ def closure(module: str) -> list[str]:
         if name not in found:
             found.add(name)
             waiting += graph.find_modules_directly_imported_by(name)
-            waiting += [name.rpartition(".")[0]] if "." in name else []
-    sources = {_source(name) for name in found}
-    return sorted(path.relative_to(ROOT).as_posix() for path in sources | _named_files(sources))
+    counted = {name for name in found if not f"{name}.".startswith(RUNNER)}
+    sources = {path for path in map(_source, counted) if path.name != "__init__.py"}
+    files = {VERSION} | {path.relative_to(ROOT).as_posix() for path in sources | _named_files(sources)}
+    return sorted(files)
 
 
 def data_files() -> set[Path]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 PACKAGES = ("softmask", "scoring", "artifacts", "runner", "reporting", "stages")
 """What stages run."""
+VERSION = "runner/version.yaml"
+"""Stands for the runner in every stage's dependencies."""
 CODE = tuple(f"{package}/" for package in PACKAGES)
 _AT_START = {
     path.as_posix(): path.read_bytes()
@@ -16,6 +18,12 @@ _AT_START = {
     for path in Path(package).rglob("*")
     if path.is_file() and path.suffix != ".pyc"
 }
+
+
+def runner_hash() -> str:
+    """MD5 of all files of the runner that were there."""
+    files = sorted((file, code) for file, code in _AT_START.items() if file.startswith("runner/"))
+    return hashlib.md5(repr(files).encode(), usedforsecurity=False).hexdigest()
 
 
 def imported(files: Iterable[str]) -> dict[str, str]:

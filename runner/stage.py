@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.files import write_json
 from artifacts.hashing import file_md5, path_hash
 from artifacts.manifest import Environment, Manifest, Outside
-from runner.imported import CODE, imported
+from runner.imported import CODE, imported, runner_hash
 from runner.lock import keep
 from runner.parent import die_with_dvc
 from runner.section import lookup, read_yaml, validate
@@ -299,6 +300,8 @@ def declared_code(stage: str) -> list[str]:
 def write_manifests(record: Mapping[str, Any], context: Context[Any], made: Mapping[str, Any], started: float) -> None:
     """Write manifest.json, and run.json beside it.
 
+    The latter holds what may differ from run to run, and the runner's hash and the commit that was checked out.
+
     Args:
         record: stage, params, inputs and code, as its manifest says them.
         made: the hashes of its outputs, `Context.made`.
@@ -316,5 +319,16 @@ def write_manifests(record: Mapping[str, Any], context: Context[Any], made: Mapp
             "seconds": round(time.time() - started, 3),
             "host": platform.node(),
             "machine": platform.platform(),
+            "runner": runner_hash(),
+            "commit": _commit(),
         },
     )
+
+
+def _commit() -> str | None:
+    """What is checked out; None outside git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.files import read_json
-from tests.pipeline.clones import Clone, attempt
+from tests.pipeline.clones import ROOT, Clone, attempt
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +51,8 @@ WORK = {
     f"evaluate@{SM}": (6, 70, 1),
 }
 """Stage -> first, last and stride of the progress (step of a checkpoint, number of units) at which it is killed."""
+REWORDED = (ROOT / "runner/wording.py").read_text(encoding="utf-8").replace("Did you mean", "Perhaps you meant")
+"""What runs a stage is no part of what its unfinished work is made from."""
 RESUMED = re.compile(r"resuming from \S*checkpoint-(\d+)")
 
 
@@ -117,9 +119,10 @@ def test_a_stage_killed_at_random_points_ends_with_the_same_bytes(
     disturbed.remove(stage)
     command = disturbed.command(stage)
     manifest = next(disturbed.root / path for path in disturbed.outputs(stage) if path.endswith("manifest.json"))
-    for point, delay in kill_points(stage, 3):
+    for number, (point, delay) in enumerate(kill_points(stage, 3)):
         kill(disturbed, stage, command, point, delay)
         assert not manifest.exists()
+        (disturbed.root / "runner/wording.py").write_text(REWORDED + f'"""Reworded {number} times."""\n')
     done = attempt(command, disturbed.root)
     assert done.returncode == 0, done.stderr
     assert_same(disturbed, long_run, stage)

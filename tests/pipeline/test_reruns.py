@@ -5,11 +5,17 @@ is left out of the way down, because its output is a constant. The others run th
 """
 
 import contextlib
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
-from tests.pipeline.clones import Clone
+from tests.pipeline.clones import ROOT, Clone, run
+from tests.pipeline.test_smoke import STAGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")]
 
@@ -35,6 +41,10 @@ BELOW_DREAM = FINETUNE | ANSWERS | CODE_END | {"speed"}
 SCORES = {"code_score_nearest", "code_score_base@micro"} | {f"code_score@{arm}" for arm in CODE_ARMS}
 CHATS = {"instructions@micro", "chat_tokenizer@micro", "chat_tokens@micro", "dream_base@micro"} | BELOW_DREAM
 PROBLEMS = {"problems", "nearest", "code_score_nearest", "speed"} | ANSWERS | CODE_END
+
+EVERY = set(STAGES)
+RUNNER = ("runner", "softmask/errors.py", "softmask/refused.py")
+"""In no stage's dependencies; commands/graph.py names them, too."""
 
 PARAMETERS: dict[str, set[str]] = {
     "corpus.duplicates.seed=2": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
@@ -96,6 +106,10 @@ FILES: dict[str, set[str]] = {
     "reporting/params/compare.py": {"check"} | END,
     "reporting/params/report.py": {"check", "report"},
     "reporting/templates/report.css": {"report", "speed"},
+    "artifacts/manifest.py": EVERY,
+    "runner/version.yaml": EVERY,
+    **{file: set() for file in ("runner/stage.py", "runner/store.py", "runner/wording.py", "softmask/errors.py")},
+    "softmask/training/__init__.py": set(),
     "commands/graph.py": set(),
     "requirements.lock": set(),
     "README.md": set(),
@@ -152,6 +166,27 @@ def test_one_file_reaches_exactly_the_stages_that_depend_on_it(changeable: Clone
     else:
         path.write_bytes(before)
     assert found == FILES[file]
+
+
+def test_the_runner_changed_no_byte_since_its_version_was_raised(smoke: Clone, origin: Path, tmp_path: Path) -> None:
+    raised = run(["git", "log", "-1", "--format=%H", "--", "runner/version.yaml"], ROOT).strip() or "HEAD"
+    if subprocess.run(["git", "diff", "--quiet", raised, "--", *RUNNER], cwd=ROOT, check=False).returncode == 0:
+        pytest.skip("the runner is still the one of the commit that raised its version")
+    older = Clone.of(origin, tmp_path / "older")
+    shutil.rmtree(older.root / "runner")
+    files = subprocess.run(["git", "archive", raised, *RUNNER], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(files)) as archive:
+        archive.extractall(older.root, filter="data")
+    older.repro()
+    for stage in EVERY - {"speed", "report"}:  # times, and what shows them
+        theirs, ours = (made(clone, stage) for clone in (older, smoke))
+        assert theirs == ours, stage
+
+
+def made(clone: Clone, stage: str) -> dict[str, str]:
+    """A stage's outputs but its manifest, by path."""
+    outs = clone.stages()[stage]["outs"]
+    return {out["path"]: out["md5"] for out in outs if not out["path"].endswith("manifest.json")}
 
 
 def test_check_leaves_a_constant_whatever_the_params_are(copy: Clone) -> None:

@@ -55,7 +55,9 @@ def test_two_runs_leave_the_same_manifest_and_times_apart(folder: Path) -> None:
         time.sleep(0.01)
     assert manifests[0] == manifests[1]
     run = read_json(folder / "out" / "run.json")
-    assert set(run) == {"stage", "started", "seconds", "host", "machine"} and 0 <= run["seconds"] < 30
+    assert (
+        set(run) == {"stage", "started", "seconds", "host", "machine", "runner", "commit"} and 0 <= run["seconds"] < 30
+    )
     assert not {run["host"], run["started"]} & set(manifests[0].decode().split('"'))
 
 
