@@ -14,9 +14,6 @@ from softmask.refused import refusal
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-MAKE = "Run the stage that makes it: dvc repro"
-REMAKE = "Make it again: dvc repro -f"
-
 
 def dump_json(value: Any, where: str = "") -> str:
     """Canonical, readable JSON: sorted keys, two spaces, a final newline.
@@ -94,12 +91,12 @@ def read_lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
-            where, todo = f"{path}, line {number}", REMAKE
-            row = plain_json.parse_json(line, where, todo=todo)
+            where = f"{path}, line {number}"
+            row = plain_json.parse_json(line, where)
             lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
             if lacking:
                 what = f"no field {', '.join(map(repr, lacking))}"
-                raise InputError(what, where=where, expected=f"an object with {', '.join(fields)}", todo=todo)
+                raise InputError(what, where=where, expected=f"an object with {', '.join(fields)}")
             rows.append(row)
     return rows
 
@@ -118,7 +115,7 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
     try:
         return Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises no narrower one
-        raise InputError(f"not a tokenizer ({error})", where=str(path), todo=REMAKE) from None
+        raise InputError(f"not a tokenizer ({error})", where=str(path)) from None
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -139,14 +136,14 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
         what = f"damaged ({error})"
     except KeyError as error:
         what = f"no array {error}"
-    raise InputError(what, where=str(path), todo=REMAKE) from None
+    raise InputError(what, where=str(path)) from None
 
 
 def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), todo=MAKE) from None
+        raise InputError("the file is missing", where=str(path)) from None
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from None
 
@@ -157,4 +154,4 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: the file is missing or no JSON.
     """
-    return plain_json.read_json(path, missing=MAKE, todo=REMAKE)
+    return plain_json.read_json(path)

@@ -116,7 +116,7 @@ def read_history(reader: Reader, path: Path) -> list[dict[str, Any]]:
     """
     history = reader.json(path)
     if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
-        raise InputError("it holds no list of records", where=str(path), todo="Make it again: dvc repro -f")
+        raise InputError("it holds no list of records", where=str(path))
     return history
 
 

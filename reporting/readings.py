@@ -115,7 +115,7 @@ def parse(value: Any, model: type[M], path: Path) -> M:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{field}: {first['msg']}", where=str(path), todo="Make it again: dvc repro -f") from None
+        raise InputError(f"{field}: {first['msg']}", where=str(path)) from None
 
 
 def instances(arms: Sequence[str], seeds: Sequence[int]) -> list[Instance]:
@@ -155,11 +155,9 @@ def read_nll(reader: Reader, path: Path, metrics: ModelMetrics) -> NllArrays:
             arrays = {name: np.asarray(file.get_tensor(name), dtype=np.float64) for name in names}
             unit_kind = (file.metadata() or {}).get("unit_kind", "units")
     except FileNotFoundError:
-        raise InputError(
-            "the file is missing", where=str(path), todo="Run the stage that makes it: dvc repro"
-        ) from None
+        raise InputError("the file is missing", where=str(path)) from None
     except SafetensorError as error:
-        raise InputError(f"no readable safetensors ({error})", where=str(path), todo="dvc repro -f") from None
+        raise InputError(f"no readable safetensors ({error})", where=str(path)) from None
     reader.note(path)
     wanted = {"tokens", "bytes", *metrics.paths}
     if missing := sorted(wanted - names):

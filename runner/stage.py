@@ -36,6 +36,8 @@ from softmask.refused import refusal
 MISTAKE, MAY_PASS = 2, os.EX_TEMPFAIL
 """Exit codes of a stage."""
 PARAMS_FILE = Path("params.yaml")
+GIVEN = ("data/texts", "data/chats", "data/snapshots", "models/import")
+"""Inputs that no stage makes: a person puts them there."""
 
 
 class StageParams(BaseModel):
@@ -161,12 +163,23 @@ class Stage(Generic[P]):
             context = self._context(params, axes, checkpoints)
             for path in context.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self.run(context)
+            self._work(context)
             made = context.made()  # takes long where much was made, and an edit meanwhile is one, too
             now = self._read(axes, self.params.raw(axes))
             _refuse_changes(began.flat() | context.read, now.flat() | _hashes(context.read))
             write_manifests(record, context, made, started)
             checkpoints.clear()
+
+    def _work(self, context: Context[P]) -> None:
+        """Run; of an input that an earlier stage made and that can't be used, say how it is made again."""
+        try:
+            self.run(context)
+        except InputError as error:
+            made = tuple(path for path in map(str, context.inputs.values()) if path not in GIVEN)
+            if error.todo or not error.where.startswith(made):
+                raise
+            again = "Make it again: dvc repro -f"
+            raise type(error)(error.what, where=error.where, expected=error.expected, todo=again) from None
 
     def _read(self, axes: Mapping[str, str], params: dict[str, Any]) -> "_Read":
         """What this instance is made from, as it lies there now.
@@ -205,7 +218,7 @@ class Stage(Generic[P]):
         if worker is None:
             self.execute(values)
         else:
-            self.run(self._context(self.params.read(values), values, Checkpoints.at(Path(worker[0]), worker[1])))
+            self._work(self._context(self.params.read(values), values, Checkpoints.at(Path(worker[0]), worker[1])))
 
     def _context(self, params: P, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}

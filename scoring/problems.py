@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from softmask.errors import InputError
 
-REMAKE = "Make it again: dvc repro -f"
-
 
 class Problem(BaseModel):
     """A problem that a model is asked to solve.
@@ -113,12 +111,12 @@ def read_problems(path: Path) -> list[Problem]:
         try:
             problem = Problem.model_validate_json(line)
         except ValidationError as error:
-            raise InputError(_complaint(error), where=where, expected="a problem", todo=REMAKE) from None
+            raise InputError(_complaint(error), where=where, expected="a problem") from None
         if problem.task_id in problems:
-            raise InputError(f"task_id {problem.task_id!r} is there twice", where=where, todo=REMAKE)
+            raise InputError(f"task_id {problem.task_id!r} is there twice", where=where)
         problems[problem.task_id] = problem
     if not problems:
-        raise InputError("the file has no problem", where=str(path), todo=REMAKE)
+        raise InputError("the file has no problem", where=str(path))
     return list(problems.values())
 
 
@@ -127,7 +125,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
             yield from file
     except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), todo="Make it first: dvc repro") from None
+        raise InputError("the file is missing", where=str(path)) from None
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from None
 

@@ -15,7 +15,6 @@ from softmask.errors import InputError
 from softmask.plain_json import read_json
 
 Int64Array = npt.NDArray[np.int64]
-REMAKE = "Make it again: dvc repro -f tokens"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Vocabulary:
             InputError: it is missing or damaged.
         """
         path = folder / "vocabulary.json"
-        return cls.parse(_read(path, "Make it again: dvc repro -f tokenizer"), path)
+        return cls.parse(read_json(path), path)
 
     @classmethod
     def parse(cls, raw: Any, where: Path) -> "Vocabulary":
@@ -122,7 +121,7 @@ class PackedTokens:
             found = path.stat().st_size if path.is_file() else None
             if found != expected:
                 what = "the file is missing" if found is None else f"the file has {found} bytes"
-                raise InputError(what, where=str(path), expected=f"{expected} bytes, by meta.json", todo=REMAKE)
+                raise InputError(what, where=str(path), expected=f"{expected} bytes, by meta.json")
         if meta.rows == 0:
             raise InputError(
                 f"no complete row of {meta.length} tokens",
@@ -187,7 +186,7 @@ class PackedTokens:
 
 def _read_meta(folder: Path) -> PackedMeta:
     path = folder / "meta.json"
-    raw = _read(path, REMAKE)
+    raw = read_json(path)
     try:
         vocabulary = Vocabulary.parse(raw["vocabulary"], path)
         meta = PackedMeta(**{**raw, "vocabulary": vocabulary})
@@ -197,11 +196,7 @@ def _read_meta(folder: Path) -> PackedMeta:
         )
         ours = ours and meta.length > 0 and (meta.rows == 0 or meta.documents > 0)
     except (TypeError, KeyError) as error:
-        raise InputError(f"not the meta.json of packed tokens ({error})", where=str(path), todo=REMAKE) from None
+        raise InputError(f"not the meta.json of packed tokens ({error})", where=str(path)) from None
     if not ours:
-        raise InputError("counts or dtype make no sense", where=str(path), todo=REMAKE)
+        raise InputError("counts or dtype make no sense", where=str(path))
     return meta
-
-
-def _read(path: Path, todo: str) -> Any:
-    return read_json(path, missing=todo, todo=todo)

@@ -103,7 +103,7 @@ def _texts(file: Path) -> Iterator[str]:
     """Each message with its role, as a turn has them between its special tokens."""
     chats = read_lines(file, ("messages",))
     if not chats:
-        raise InputError("no chat", where=str(file), todo="Make it again: dvc repro -f instructions")
+        raise InputError("no chat", where=str(file))
     for chat in tqdm(chats, desc="training the chat tokenizer", unit="chat"):
         for message in chat["messages"]:
             yield f"{message['role']}\n{message['content']}"

@@ -61,7 +61,6 @@ def run(context: Context[ReportStageParams]) -> None:
             f"was made from arms {comparison.arms} and seeds {comparison.seeds}",
             where=str(inputs["comparison"]),
             expected=f"{params.arms} and {params.seeds}, as params say",
-            todo="Make it again: dvc repro",
         )
     plots = {}
     for name in ("loss", "gate"):
@@ -149,9 +148,9 @@ def read_samples(file: Path) -> Sequence[SampleRow]:
                     rows.append(SampleRow.model_validate_json(line))
                 except ValidationError as error:
                     message = error.errors()[0]["msg"]
-                    raise InputError(message, where=f"{file}, line {number}", todo="dvc repro -f") from None
+                    raise InputError(message, where=f"{file}, line {number}") from None
     except FileNotFoundError:
-        raise InputError("the file is missing", where=str(file), todo="Make it: dvc repro") from None
+        raise InputError("the file is missing", where=str(file)) from None
     return rows
 
 

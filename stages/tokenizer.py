@@ -166,7 +166,7 @@ def _texts(folder: Path) -> Iterator[str]:
     documents = read_documents(folder)
     first = next(documents, None)
     if first is None:
-        raise InputError("no document", where=str(folder), todo="Make it again: dvc repro -f corpus")
+        raise InputError("no document", where=str(folder))
     for document in tqdm(chain([first], documents), desc="training the tokenizer", unit="doc", unit_scale=True):
         yield document.text
 

@@ -23,7 +23,6 @@ from softmask.feedback_kinds import FeedbackKind, Interpolation
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
 MLP_RATIO = 4
-REMAKE = "Make it again: dvc repro -f"
 
 
 class MdlmConfig(PreTrainedConfig):
@@ -241,7 +240,6 @@ class Mdlm(PreTrainedModel):
                 f"its vocabulary has {size} ids, the model's {self.config.vocab_size}",
                 where=str(where),
                 expected="what the model was trained on",
-                todo="Bring all of it up to date: dvc repro",
             )
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -317,7 +315,7 @@ def read(folder: Path) -> Mdlm:
     wanted = "config.json and model.safetensors of an Mdlm"
     for file in (folder / "config.json", folder / "model.safetensors"):
         if not file.is_file():
-            raise InputError("the file is missing", where=str(file), todo=REMAKE)
+            raise InputError("the file is missing", where=str(file))
     try:
         kind = PreTrainedConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
         if kind != MdlmConfig.model_type:
@@ -325,18 +323,16 @@ def read(folder: Path) -> Mdlm:
         # mismatched sizes are in the report, and an error below
         loaded = load_pretrained(Mdlm, folder, ignore_mismatched_sizes=True, output_loading_info=True)
     except SafetensorError as error:
-        raise InputError(f"damaged ({error})", where=str(folder / "model.safetensors"), todo=REMAKE) from None
+        raise InputError(f"damaged ({error})", where=str(folder / "model.safetensors")) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # config.json may say anything
         first_line = next(iter(str(error).strip().splitlines()), repr(error))
-        raise InputError(
-            f"the model can't be loaded: {first_line}", where=str(folder), expected=wanted, todo=REMAKE
-        ) from None
+        raise InputError(f"the model can't be loaded: {first_line}", where=str(folder), expected=wanted) from None
     model, report = loaded
     misshapen = [key for key, *_ in report["mismatched_keys"]]
     bad = sorted([*report["missing_keys"], *report["unexpected_keys"], *misshapen])
     if bad:
         what = f"{len(bad)} weights are missing, too many, or misshapen: {', '.join(bad[:5])}"
-        raise InputError(what, where=str(folder), expected="those that config.json says", todo=REMAKE)
+        raise InputError(what, where=str(folder), expected="those that config.json says")
     checked: Mdlm = model
     return checked
 

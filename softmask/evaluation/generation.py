@@ -114,7 +114,7 @@ def perplexity(scores: Scores, name: str) -> float:
     if tokens == 0:
         raise InputError(
             f"the judge finds no token to score in the {len(scores['tokens'])} texts of {name}",
-            where="params.yaml: evaluation.judge",
+            where="the judge",
             expected="texts of two tokens and more, or first_token: after_eos",
         )
     return math.exp(math.fsum(scores["nll"]) / tokens)

@@ -93,11 +93,11 @@ class Judge:
         return str(self.tokenizer.id_to_token(self.eos_token_id))
 
     def check_length(self, tokens: int, where: str) -> None:
-        """Raise an InputError that names the parameter `where` if the judge can't read so many tokens at once."""
+        """Raise an InputError that names the setting `where` if the judge can't read so many tokens at once."""
         if tokens > self.context:
             raise InputError(
                 f"{tokens} tokens are more than the judge can read at once",
-                where=f"params.yaml: {where}",
+                where=where,
                 expected=f"at most {self.context}",
             )
 
@@ -107,7 +107,7 @@ class Judge:
 
         Long texts are read in windows of `rules.max_length`; how texts are batched changes nothing but rounding.
         """
-        self.check_length(rules.max_length, "evaluation.judge.max_length")
+        self.check_length(rules.max_length, "max_length")
         found = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         windows = [w for i, one in enumerate(found) for w in plan(i, one.ids, self.eos_token_id, rules)]
         windows.sort(key=lambda window: len(window.inputs))  # little padding; the sort is stable
@@ -133,7 +133,7 @@ class Judge:
         Returns:
             `[n, d]` float32 and what it cost.
         """
-        self.check_length(max_text_length, "evaluation.mauve.max_text_length")
+        self.check_length(max_text_length, "max_text_length")
         encoded = [one.ids for one in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         read = [ids[:max_text_length] or [self.eos_token_id] for ids in encoded]
         features = np.empty((len(texts), int(self.model.config.hidden_size)), dtype=np.float32)

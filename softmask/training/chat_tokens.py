@@ -20,7 +20,6 @@ from softmask.errors import InputError
 
 Int64Array = npt.NDArray[np.int64]
 CHATS, INFO = "chats.safetensors", "info.json"
-REMAKE = "Make it again: dvc repro -f chat_tokens"
 
 
 class ChatVocabulary(BaseModel):
@@ -66,19 +65,19 @@ class ChatTokens:
         """
         info, path = _read_info(folder / INFO), folder / CHATS
         if not path.is_file():
-            raise InputError("the file is missing", where=str(path), todo=REMAKE)
+            raise InputError("the file is missing", where=str(path))
         try:
             file: Any = safe_open(str(path), framework="numpy")
             offsets, prompt_lengths = file.get_tensor("offsets"), file.get_tensor("prompt_lengths")
             ids = file.get_slice("ids")
         except (SafetensorError, OSError) as error:
-            raise InputError(f"damaged ({error})", where=str(path), todo=REMAKE) from None
+            raise InputError(f"damaged ({error})", where=str(path)) from None
         dtypes = (ids.get_dtype(), offsets.dtype, prompt_lengths.dtype)
         shapes = (tuple(ids.get_shape()), offsets.shape, prompt_lengths.shape)
         fits = dtypes == ("I32", np.int64, np.int64)
         fits = fits and shapes == ((info.tokens,), (info.chats + 1,), (info.chats,))
         if not (fits and _consistent(info, offsets, prompt_lengths)):
-            raise InputError(f"it doesn't fit its {INFO}", where=str(path), todo=REMAKE)
+            raise InputError(f"it doesn't fit its {INFO}", where=str(path))
         return cls(folder, info, ids, offsets, prompt_lengths)
 
     @staticmethod
@@ -161,10 +160,10 @@ def _read_info(path: Path) -> ChatInfo:
     try:
         return ChatInfo.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InputError("the file is missing", where=str(path), todo=REMAKE) from None
+        raise InputError("the file is missing", where=str(path)) from None
     except OSError as error:
         raise InputError(f"can't be read ({error.strerror})", where=str(path)) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"damaged ({place}: {first['msg']})", where=str(path), todo=REMAKE) from None
+        raise InputError(f"damaged ({place}: {first['msg']})", where=str(path)) from None

@@ -114,6 +114,4 @@ def read_documents(folder: Path) -> Iterator[Document]:
                     for row in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
                         yield Document(*row)
         except (pa.ArrowException, KeyError) as error:
-            raise InputError(
-                f"can't be read as a corpus shard ({error})", where=str(path), todo="Make it again: dvc repro -f corpus"
-            ) from None
+            raise InputError(f"can't be read as a corpus shard ({error})", where=str(path)) from None

@@ -44,6 +44,20 @@ def unfinished(folder: Path) -> list[Path]:
     return sorted((folder / ".checkpoints").glob("tiny-*/units/*.json"))
 
 
+# Inputs that can't be used
+
+
+@pytest.mark.parametrize(("path", "advised"), [("text", True), ("data/texts", False), ("elsewhere", False)])
+def test_what_an_earlier_stage_made_and_is_damaged_is_to_be_made_again(folder: Path, path: str, advised: bool) -> None:
+    def refuse(context: Context[Any]) -> None:
+        raise InputError("damaged", where=f"{path}/a.txt")
+
+    stage = replace(tiny_stage.stage(folder), run=refuse, inputs={"text": "text", "texts": "data/texts"})
+    (folder / "data/texts").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"damaged\. Make it again: dvc repro -f$" if advised else "damaged$"):
+        stage.execute({})
+
+
 # Manifests
 
 
