@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -155,3 +156,11 @@ def read_json(path: Path) -> Any:
         InputError: the file is missing or no JSON.
     """
     return plain_json.read_json(path)
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder in place of whatever an earlier run left there."""
+    path.mkdir(parents=True, exist_ok=True)
+    for child in path.iterdir():
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+    return path

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from artifacts.files import write_json
+from artifacts.files import fresh_folder, write_json
 from artifacts.hashing import path_hash
 from commands.retraining import Accepted, Quarantined, Repeat, Snapshot, quarantine_entries
 from runner.stage import StageParams, run_command
@@ -31,7 +31,7 @@ from softmask.errors import InputError
 from stages import corpus
 from stages.params.corpus import CorpusParams, Drop, DuplicatesParams
 from stages.params.retrain import IncomingHubParams, IncomingParams, IncomingSource, RetrainParams, SnapshotParams
-from stages.sources.documents import fresh_folder, read_documents
+from stages.sources.documents import read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise
 from stages.sources.fetched import fetched
 from stages.sources.files import read_texts

@@ -8,13 +8,12 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from artifacts.files import read_lines
+from artifacts.files import fresh_folder, read_lines
 from runner.stage import Context, Stage, StageParams
 from softmask.backbones.chat_tokenizer import END_OF_TURN, FILES, ChatTokenizer, chat_tokenizer, load_chat_tokenizer
 from softmask.errors import InputError
 from stages.params.code.published import Source
 from stages.params.code.tokenizer import ChatTokenizerParams, TrainChatTokenizerParams
-from stages.sources.documents import fresh_folder
 from stages.sources.published import published_folder
 
 END_OF_TEXT = "<|endoftext|>"

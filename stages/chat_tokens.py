@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from artifacts.files import read_lines
+from artifacts.files import fresh_folder, read_lines
 from runner.stage import Context, Stage, StageParams
 from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
 from softmask.errors import InputError
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
 from stages.params.code.instructions import InstructionsParams
-from stages.sources.documents import fresh_folder
 
 SPLITS = ("train", "validation")
 Encoded = tuple[list[int], int]

@@ -24,7 +24,7 @@ from softmask.decoding.dream_decoder import decode
 from softmask.decoding.dream_settings import DreamDecoding
 from softmask.errors import InputError
 from softmask.feedback import SoftMask
-from softmask.training.stream import mix_seed
+from softmask.seeds import mix_seed
 from stages.params.code.generation import CellParams, Decode, GenerationParams, TaskParams
 from stages.params.compute import ComputeParams
 from stages.shared.compute import set_up

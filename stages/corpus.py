@@ -12,11 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from artifacts.files import fresh_folder
 from artifacts.manifest import Outside
 from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
 from stages.params.corpus import CorpusParams, CorpusSource, Drop, FilesParams
-from stages.sources.documents import Count, Document, ShardWriter, count_documents, fresh_folder, read_documents
+from stages.sources.documents import Count, Document, ShardWriter, count_documents, read_documents
 from stages.sources.duplicates import NearDuplicates, digest, normalise, position
 from stages.sources.files import file_documents, fingerprint
 from stages.sources.installed import digest_of

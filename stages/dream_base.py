@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from artifacts.files import write_json
+from artifacts.files import fresh_folder, write_json
 from runner.launch import in_processes
 from runner.stage import Context, Stage, StageParams
 from softmask.backbones.chat_tokenizer import ChatTokenizer, load_chat_tokenizer
@@ -22,7 +22,6 @@ from stages.params.code.published import Source
 from stages.params.compute import ComputeParams
 from stages.shared.compute import copies_in_training, require_memory, set_up
 from stages.shared.dream_training import COSTS, AnswerJob, train
-from stages.sources.documents import fresh_folder
 from stages.sources.published import published_folder
 
 PATTERNS = (CONFIG, "*.safetensors", INDEX)

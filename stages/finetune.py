@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import torch
 
+from artifacts.files import fresh_folder
 from runner.launch import in_processes
 from runner.stage import Context, Stage, StageParams, seed_of
 from softmask.backbones.dream_adapter import AdapterSettings, add_adapter, save_adapter
@@ -16,7 +17,6 @@ from stages.params.code.finetuning import FinetuningParams
 from stages.params.compute import ComputeParams
 from stages.shared.compute import set_up
 from stages.shared.dream_training import AnswerJob, backward_cost, train
-from stages.sources.documents import fresh_folder
 
 
 class Params(StageParams):

@@ -14,7 +14,7 @@ from softmask.backbones.flops import head_flops, trunk_flops
 from softmask.decoding.decoder import DecodingSettings, Generated, generate
 from softmask.decoding.kinds import Sampler
 from softmask.decoding.trace import Trace
-from softmask.training.stream import mix_seed
+from softmask.seeds import mix_seed
 from stages.params.compute import ComputeParams
 from stages.params.sampling import Cell, Decoding, SamplingParams
 from stages.shared.compute import set_up

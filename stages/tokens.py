@@ -10,12 +10,12 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from artifacts.files import read_tokenizer, write_json
+from artifacts.files import fresh_folder, read_tokenizer, write_json
 from runner.stage import Context, Stage, StageParams
 from softmask.errors import InputError
 from softmask.tokens import PackedMeta, Vocabulary
 from stages.params.tokens import TokensParams
-from stages.sources.documents import count_documents, fresh_folder, read_documents
+from stages.sources.documents import count_documents, read_documents
 
 SPLITS = ("train", "validation")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from softmask.training.stream import mix_seed
+from softmask.seeds import mix_seed
 
 ORDER, TIMES, PADS, MASKS, COIN = 1, 2, 3, 4, 5
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from softmask.diffusion import LogLinear, antithetic_t, mask_tokens
-from softmask.training.stream import mix_seed
+from softmask.seeds import mix_seed
 
 TIMES, MASKS, COIN = 1, 2, 3
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from softmask.seeds import mix_seed
+
 
 class Rows(Protocol):
     """Fixed-length rows of token ids; `softmask.tokens.PackedTokens` is one."""
@@ -60,9 +62,3 @@ class InOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self._items))
-
-
-def mix_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers, so that (seed, epoch) or (seed, item) streams are unrelated."""
-    state = np.random.SeedSequence([part & 0xFFFFFFFFFFFFFFFF for part in parts]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))

@@ -1,6 +1,5 @@
 """Documents and the Parquet shards that carry them. Knows neither where documents come from nor how they are split."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from artifacts.files import fresh_folder
 from softmask.errors import InputError
 from stages.params.corpus import ShardsParams
 
@@ -35,14 +35,6 @@ class Count:
         self.documents += 1
         self.characters += len(document.text)
         self.bytes += len(document.text.encode("utf-8"))
-
-
-def fresh_folder(path: Path) -> Path:
-    """An empty folder in place of whatever an earlier run left there."""
-    path.mkdir(parents=True, exist_ok=True)
-    for child in path.iterdir():
-        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
-    return path
 
 
 @dataclass

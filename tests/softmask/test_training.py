@@ -21,13 +21,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from softmask.diffusion import LogLinear
 from softmask.errors import InputError, Unavailable
 from softmask.feedback_kinds import FeedbackKind
+from softmask.seeds import mix_seed
 from softmask.training import checkpoints
 from softmask.training.elbo import BinaryObjective
 from softmask.training.ema import averaged
 from softmask.training.gate_probe import GateProbe
 from softmask.training.masking import MaskingCollator
 from softmask.training.soft_mask_objective import SoftMaskObjective, first_pass
-from softmask.training.stream import InOrder, TrainingStream, mix_seed
+from softmask.training.stream import InOrder, TrainingStream
 from softmask.training.trainer import MdlmTrainer
 from tests.softmask.tiny import MASK, masked_rows, soft_mask_settings, tiny_mdlm
 from tests.threads import threads
