@@ -2,7 +2,7 @@
 
 A command, no stage of the pipeline: a retrain runs it. Each DIR is the root of a checkout in which the arm has been
 trained. Both models are measured as the stage `evaluate` does, on the champion's validation tokens with the same masks;
-`retrain.gate` of params.yaml decides. Run again after an interruption, it goes on where it was.
+`retrain.promotion` of params.yaml decides. Run again after an interruption, it goes on where it was.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from softmask.errors import InputError
 from softmask.evaluation.intervals import joint_bootstrap
 from softmask.tokens import PackedTokens
 from stages import evaluate
-from stages.params.retrain import Direction, GateParams, Metric, RetrainParams
+from stages.params.retrain import Direction, Metric, PromotionParams, RetrainParams
 from stages.shared.compute import set_up
 from stages.shared.units import Units
 
@@ -106,7 +106,7 @@ def decide_between(champion: Path, candidate: Path, arm: str, seed: int) -> Deci
     _check_tokenizers(*sides)
     tokens = PackedTokens.open(folder)
     models = [load(side.model, device) for side in sides]
-    _check_models(sides, models, params.retrain.gate)
+    _check_models(sides, models, params.retrain.promotion)
     for model in models:
         model.check_vocabulary(tokens.vocab_size, folder)
     units = Units.of(tokens, read_tokenizer(sides[0].tokenizer), params.evaluation)
@@ -118,7 +118,7 @@ def decide_between(champion: Path, candidate: Path, arm: str, seed: int) -> Deci
         for context in contexts:
             context.checkpoints.clear()
     metrics = compare(old, new, units.tokens, params)
-    promoted, reasons = decide(params.retrain.gate, metrics, len(units.tokens), params.compare)
+    promoted, reasons = decide(params.retrain.promotion, metrics, len(units.tokens), params.compare)
     return Decision(
         arm=arm,
         seed=seed,
@@ -149,14 +149,14 @@ def _check_tokenizers(champion: Side, candidate: Side) -> None:
         )
 
 
-def _check_models(sides: tuple[Side, Side], models: list[Mdlm], gate: GateParams) -> None:
+def _check_models(sides: tuple[Side, Side], models: list[Mdlm], rules: PromotionParams) -> None:
     kinds = ["no soft mask" if model.soft_mask is None else "a soft mask" for model in models]
     if kinds[0] != kinds[1]:
         what = f"the candidate has {kinds[1]}, the champion {kinds[0]}"
         raise InputError(what, where=str(sides[1].model), expected="two models of one arm")
-    if models[0].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in gate.metrics:
+    if models[0].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in rules.metrics:
         what = f"{Metric.NLL_WITHOUT_FEEDBACK.value!r} of a model that has no soft mask"
-        raise InputError(what, where=f"{PARAMS_FILE}: retrain.gate", expected=f"{Metric.NLL} alone")
+        raise InputError(what, where=f"{PARAMS_FILE}: retrain.promotion", expected=f"{Metric.NLL} alone")
     for side, model in zip(sides, models, strict=True):
         if not all(bool(torch.isfinite(weights).all()) for weights in model.backbone.parameters()):
             raise InputError("it has weights that are not finite", where=str(side.model), todo="Train it again")
@@ -176,7 +176,7 @@ def _context(
         "code": {file: file_md5(Path(file)) for file in declared_code(evaluate.STAGE.name)},
     }
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    checkpoints = held.enter_context(hold(location().root, f"gate-{side.name}@{name}", key))
+    checkpoints = held.enter_context(hold(location().root, f"promotion-{side.name}@{name}", key))
     return Context(params, {}, {}, {"model": f"{side.name} {name}"}, checkpoints)
 
 
@@ -197,7 +197,7 @@ def compare(
     """
     table = {TOKENS: tokens.astype(np.float64)}
     for metric, nll in champion.items():
-        higher = metric is params.retrain.gate.metric and params.retrain.gate.direction is Direction.HIGHER
+        higher = metric is params.retrain.promotion.metric and params.retrain.promotion.direction is Direction.HIGHER
         gain = candidate[metric] - nll if higher else nll - candidate[metric]
         table.update({f"{CHAMPION} {metric}": nll, f"{CANDIDATE} {metric}": candidate[metric]})
         table[f"{IMPROVEMENT} {metric}"] = gain
@@ -212,38 +212,38 @@ def compare(
 
 
 def decide(
-    gate: GateParams, metrics: Mapping[Metric, Measured], units: int, resampling: CompareParams
+    rules: PromotionParams, metrics: Mapping[Metric, Measured], units: int, resampling: CompareParams
 ) -> tuple[bool, list[str]]:
     """Whether the candidate is promoted, and why: the conditions that it fails, or what was found, a sentence each.
 
     Args:
         units: how many the intervals resample; as in `compare`, an interval of fewer than `min_units` says nothing.
     """
-    failed = list(_failures(gate, metrics, units, resampling))
-    return not failed, failed or list(_findings(gate, metrics, resampling))
+    failed = list(_failures(rules, metrics, units, resampling))
+    return not failed, failed or list(_findings(rules, metrics, resampling))
 
 
 def _failures(
-    gate: GateParams, metrics: Mapping[Metric, Measured], units: int, resampling: CompareParams
+    rules: PromotionParams, metrics: Mapping[Metric, Measured], units: int, resampling: CompareParams
 ) -> Iterator[str]:
-    own = metrics[gate.metric]
-    if own.improvement < gate.minimum_improvement:
-        yield f"{_change(gate.metric, own)}; an improvement of at least {gate.minimum_improvement:g} is asked for."
+    own = metrics[rules.metric]
+    if own.improvement < rules.minimum_improvement:
+        yield f"{_change(rules.metric, own)}; an improvement of at least {rules.minimum_improvement:g} is asked for."
     if units < resampling.min_units:
         yield f"An interval counts from {resampling.min_units} resampled units on; the text has only {units}."
     elif own.low <= 0:
-        yield f"The {_interval(own, resampling)} of the improvement in {gate.metric} does not lie above zero."
-    for guard in gate.guards:
+        yield f"The {_interval(own, resampling)} of the improvement in {rules.metric} does not lie above zero."
+    for guard in rules.guards:
         measured = metrics[guard.metric]
         if -measured.improvement > guard.tolerance:
             yield f"{_change(guard.metric, measured)}; at most {guard.tolerance:g} is tolerated."
 
 
-def _findings(gate: GateParams, metrics: Mapping[Metric, Measured], resampling: CompareParams) -> Iterator[str]:
-    own = metrics[gate.metric]
-    yield f"{_change(gate.metric, own)}; an improvement of at least {gate.minimum_improvement:g} was asked for."
-    yield f"The {_interval(own, resampling)} of the improvement in {gate.metric} lies above zero."
-    for guard in gate.guards:
+def _findings(rules: PromotionParams, metrics: Mapping[Metric, Measured], resampling: CompareParams) -> Iterator[str]:
+    own = metrics[rules.metric]
+    yield f"{_change(rules.metric, own)}; an improvement of at least {rules.minimum_improvement:g} was asked for."
+    yield f"The {_interval(own, resampling)} of the improvement in {rules.metric} lies above zero."
+    for guard in rules.guards:
         measured = metrics[guard.metric]
         yield f"{_change(guard.metric, measured)}; worse by at most {guard.tolerance:g} was tolerated."
 

@@ -1,4 +1,4 @@
-"""The flow `retrain`: new documents, a candidate that learns from them too, the gate, and a promotion or none.
+"""The flow `retrain`: new documents, a candidate that learns from them too, the decision, and a promotion or none.
 
 All of it happens in checkouts of their own (`pipelines/checkout.py`). The repository gets a branch for each candidate,
 and for each promotion tags on that branch; its working tree and its own branches stay as they are.
@@ -92,7 +92,7 @@ def retrain(workspace: str = ".") -> State[None]:
 
     Raises:
         InputError: params, the registry or the data are wrong.
-        StageFailed: a stage, the snapshot or the gate failed.
+        StageFailed: a stage, the snapshot or the decision failed.
     """
     home = Path(workspace).resolve()
     with ExitStack() as held:

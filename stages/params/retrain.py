@@ -36,7 +36,7 @@ class GuardParams(Section):
     """The candidate may be worse by this much, in nats a token."""
 
 
-class GateParams(Section):
+class PromotionParams(Section):
     """What a candidate has to show."""
 
     metric: Metric
@@ -101,12 +101,12 @@ class SnapshotParams(Section):
 
 
 class RetrainParams(Section):
-    """The model that is promoted, the new documents that it learns from, and the gate before it."""
+    """The model that is promoted, the new documents that it learns from, and what a candidate has to show."""
 
     arm: str
     """The arm, one of arms.names."""
     seed: Seed
     """The training seed, one of seeds."""
     incoming: IncomingParams
-    gate: GateParams
+    promotion: PromotionParams
     snapshot: SnapshotParams

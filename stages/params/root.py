@@ -117,9 +117,11 @@ class RootParams(Section):
         arm, seed = self.retrain.arm, self.retrain.seed
         if arm not in self.arms.names:
             yield f"retrain.arm {arm!r} is not trained; expected one of arms.names: {', '.join(self.arms.names)}"
-        elif self.arms.settings[arm].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in self.retrain.gate.metrics:
+        elif (
+            self.arms.settings[arm].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in self.retrain.promotion.metrics
+        ):
             yield (
-                f"retrain.gate with 'nll_without_feedback' is impossible for retrain.arm {arm!r}, which has no soft "
+                f"retrain.promotion with 'nll_without_feedback' is impossible for retrain.arm {arm!r}, which has no soft "
                 "mask; expected nll alone"
             )
         if seed not in self.seeds:

@@ -1,4 +1,4 @@
-"""The gate before a promotion: what it measures of two models, what it decides, and what it refuses to compare."""
+"""The decision before a promotion: what it measures of two models, what it decides, and what it refuses to compare."""
 
 import json
 import math
@@ -15,7 +15,7 @@ import yaml
 
 from artifacts.files import dump_json, read_json, write_json
 from artifacts.hashing import path_hash
-from commands import promotion as gate
+from commands import promotion
 from commands.promotion import compare, decide, decide_between
 from commands.retraining import Decision, Measured
 from reporting.labels import MINUS
@@ -25,14 +25,14 @@ from runner.stage import run_command
 from softmask.backbones.dit import Mdlm
 from softmask.errors import InputError
 from softmask.evaluation.perplexity import batch_nll
-from stages.params.retrain import Direction, GateParams, GuardParams, Metric
+from stages.params.retrain import Direction, GuardParams, Metric, PromotionParams
 from tests.softmask.tiny import close_gate, soft_mask_settings, tiny_mdlm
 from tests.tiny_judge import packed_letters
 
 ROOT = Path(__file__).parents[2]
 MODEL = "models/mdlm/sm-1/model"
 DOCUMENTS, IDS = 40, 12
-GATE: dict[str, Any] = {
+RULES: dict[str, Any] = {
     **{"metric": "nll", "direction": "lower", "minimum_improvement": 0.0},
     "guards": [{"metric": "nll_without_feedback", "tolerance": 0.05}],
 }
@@ -54,12 +54,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def params(**changes: Any) -> dict[str, Any]:
-    """Write params.yaml: those of the repository, with changes to retrain.gate."""
+    """Write params.yaml: those of the repository, with changes to retrain.promotion."""
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["compute"]["threads"] = 1
-    values["retrain"]["gate"] = {**GATE, **changes}
+    values["retrain"]["promotion"] = {**RULES, **changes}
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    return {name: values[name] for name in gate.Params.model_fields}
+    return {name: values[name] for name in promotion.Params.model_fields}
 
 
 def checkout(name: str, model: Mdlm) -> Path:
@@ -84,7 +84,7 @@ def scaled(model: Mdlm, factor: float) -> Mdlm:
     return model
 
 
-def gated(champion: Mdlm, candidate: Mdlm) -> Decision:
+def decided(champion: Mdlm, candidate: Mdlm) -> Decision:
     """The decision between two models."""
     return decide_between(checkout("champion", champion), checkout("candidate", candidate), "sm", 1)
 
@@ -93,7 +93,7 @@ def gated(champion: Mdlm, candidate: Mdlm) -> Decision:
 
 
 def test_a_model_is_no_improvement_on_itself() -> None:
-    decision = gated(noisy(), noisy())
+    decision = decided(noisy(), noisy())
     assert not decision.promoted and (decision.documents, decision.units) == (DOCUMENTS, DOCUMENTS)
     assert list(decision.metrics) == [Metric.NLL, Metric.NLL_WITHOUT_FEEDBACK]
     for measured in decision.metrics.values():
@@ -107,14 +107,14 @@ def test_a_model_is_no_improvement_on_itself() -> None:
 
 
 def test_a_better_candidate_is_promoted_and_a_worse_one_is_not() -> None:
-    better = gated(noisy(), scaled(noisy(), 0))
+    better = decided(noisy(), scaled(noisy(), 0))
     own, one_pass = better.metrics[Metric.NLL], better.metrics[Metric.NLL_WITHOUT_FEEDBACK]
     assert better.promoted and 0 < own.low < own.improvement < own.high
     assert own.candidate == pytest.approx(one_pass.candidate) == pytest.approx(math.log(IDS - 1), rel=0.1)
     assert own.champion < one_pass.champion
     assert own.improvement == pytest.approx(own.champion - own.candidate)
     assert [reason.split(" ")[0] for reason in better.reasons] == ["nll", "The", "nll_without_feedback"]
-    worse = gated(scaled(noisy(), 0), noisy())
+    worse = decided(scaled(noisy(), 0), noisy())
     assert not worse.promoted and len(worse.reasons) == 3
     assert worse.metrics[Metric.NLL].improvement == -own.improvement
     assert worse.hashes.candidate == better.hashes.champion
@@ -122,13 +122,13 @@ def test_a_better_candidate_is_promoted_and_a_worse_one_is_not() -> None:
 
 def test_arms_without_a_soft_mask_have_one_metric() -> None:
     params(guards=[])
-    decision = gated(noisy(soft=False), scaled(noisy(soft=False), 0))
+    decision = decided(noisy(soft=False), scaled(noisy(soft=False), 0))
     assert decision.promoted and list(decision.metrics) == [Metric.NLL]
 
 
 def test_a_guard_stops_what_feedback_hides() -> None:
     params(guards=[{"metric": "nll_without_feedback", "tolerance": 0.0}])
-    decision = gated(scaled(close_gate(noisy()), 0.95), noisy())
+    decision = decided(scaled(close_gate(noisy()), 0.95), noisy())
     assert decision.metrics[Metric.NLL].low > 0 > decision.metrics[Metric.NLL_WITHOUT_FEEDBACK].improvement
     assert not decision.promoted
     (reason,) = decision.reasons
@@ -136,7 +136,7 @@ def test_a_guard_stops_what_feedback_hides() -> None:
 
 
 def test_an_improvement_has_to_reach_the_minimum() -> None:
-    decision = gated(noisy(), scaled(noisy(), 0.9))
+    decision = decided(noisy(), scaled(noisy(), 0.9))
     params(minimum_improvement=decision.metrics[Metric.NLL].improvement + 1e-6)
     stricter = decide_between(Path("champion"), Path("candidate"), "sm", 1)
     assert (decision.promoted, stricter.promoted) == (True, False) and stricter.metrics == decision.metrics
@@ -151,7 +151,7 @@ def test_few_documents_are_resampled_as_passages() -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes_also_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = gated(noisy(), scaled(noisy(), 0.9))
+    undisturbed = decided(noisy(), scaled(noisy(), 0.9))
     calls: list[bool] = []
 
     def interrupted(*arguments: Any) -> Any:
@@ -207,7 +207,7 @@ MISSES = "; an improvement of at least 0.03 is asked for."
 def test_a_candidate_has_to_meet_every_condition(
     own: Measured, guarded: Measured, minimum: float, units: int, failed: list[str]
 ) -> None:
-    rules = GateParams(
+    rules = PromotionParams(
         metric=Metric.NLL,
         direction=Direction.LOWER,
         minimum_improvement=minimum,
@@ -225,7 +225,7 @@ def test_metrics_are_means_a_token_and_the_direction_says_what_is_better() -> No
     champion = {Metric.NLL: 2.0 * tokens, Metric.NLL_WITHOUT_FEEDBACK: 3.0 * tokens}
     candidate = {Metric.NLL: np.array([1.0, 5.0] * 10), Metric.NLL_WITHOUT_FEEDBACK: 2.5 * tokens}
     for direction, sign in (("lower", 1), ("higher", -1)):
-        found = compare(champion, candidate, tokens, validate(gate.Params, params(direction=direction), ""))
+        found = compare(champion, candidate, tokens, validate(promotion.Params, params(direction=direction), ""))
         own = found[Metric.NLL]
         assert (own.champion, own.candidate, own.improvement) == (2.0, 1.5, sign * 0.5)
         assert own.low < own.improvement < own.high
@@ -261,7 +261,7 @@ def not_finite(root: Path) -> None:
             f"candidate/{MODEL}: the candidate has no soft mask, the champion a soft mask",
         ),
         (not_finite, "candidate", f"candidate/{MODEL}: it has weights that are not finite. Train it again"),
-        (lambda root: params(metric="mauve"), "champion", "params.yaml: retrain.gate.metric: 'mauve' is wrong"),
+        (lambda root: params(metric="mauve"), "champion", "params.yaml: retrain.promotion.metric: 'mauve' is wrong"),
         (
             lambda root: (root / MODEL / "model.safetensors").unlink(),
             "candidate",
@@ -280,8 +280,10 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_computed(damage: 
 
 
 def test_feedback_is_not_measured_without_a_soft_mask() -> None:
-    with pytest.raises(InputError, match=r"params\.yaml: retrain\.gate: 'nll_without_feedback' .*; expected nll alone"):
-        gated(noisy(soft=False), noisy(soft=False))
+    with pytest.raises(
+        InputError, match=r"params\.yaml: retrain\.promotion: 'nll_without_feedback' .*; expected nll alone"
+    ):
+        decided(noisy(soft=False), noisy(soft=False))
 
 
 # The command line
@@ -291,10 +293,10 @@ def command(monkeypatch: pytest.MonkeyPatch, candidate: str) -> Any:
     """Run the command; its exit code."""
     options = {"champion": "champion", "candidate": candidate, "arm": "sm", "seed": "1", "out": "made/decision.json"}
     monkeypatch.setattr(
-        sys, "argv", ["gate", *(part for name, value in options.items() for part in (f"--{name}", value))]
+        sys, "argv", ["promotion", *(part for name, value in options.items() for part in (f"--{name}", value))]
     )
     with pytest.raises(SystemExit) as exit_:
-        run_command(lambda: typer.run(gate.main))
+        run_command(lambda: typer.run(promotion.main))
     return exit_.value.code
 
 

@@ -78,7 +78,7 @@ PARAMETERS: dict[str, set[str]] = {
     "code.compare.level=0.9": CODE_END,
     "code.speed.repeats=2": {"speed"},
     "orchestration.default.memory=5": set(),
-    "retrain.gate.minimum_improvement=0.1": set(),
+    "retrain.promotion.minimum_improvement=0.1": set(),
     "retrain.incoming.folder=elsewhere": set(),
 }
 """One override -> the stages that depend on it, beside `check`, which reads every parameter."""

@@ -496,20 +496,20 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "feedback to measure without a soft mask": (
         {"retrain.arm": "binary"},
-        "retrain.gate with 'nll_without_feedback' is impossible for retrain.arm 'binary', which has no soft mask; "
+        "retrain.promotion with 'nll_without_feedback' is impossible for retrain.arm 'binary', which has no soft mask; "
         "expected nll alone",
     ),
     "an unknown metric to improve": (
-        {"retrain.gate.metric": "mauve"},
-        "retrain.gate.metric: 'mauve' is wrong; expected 'nll' or 'nll_without_feedback'",
+        {"retrain.promotion.metric": "mauve"},
+        "retrain.promotion.metric: 'mauve' is wrong; expected 'nll' or 'nll_without_feedback'",
     ),
     "a guard of what has to improve": (
-        {"retrain.gate.guards.0.metric": "nll"},
-        "retrain.gate.guards has 'nll', which is what has to improve; expected another metric",
+        {"retrain.promotion.guards.0.metric": "nll"},
+        "retrain.promotion.guards has 'nll', which is what has to improve; expected another metric",
     ),
     "a negative improvement": (
-        {"retrain.gate.minimum_improvement": -0.1},
-        "retrain.gate.minimum_improvement: -0.1 is wrong; expected at least 0",
+        {"retrain.promotion.minimum_improvement": -0.1},
+        "retrain.promotion.minimum_improvement: -0.1 is wrong; expected at least 0",
     ),
     "new documents without a character": (
         {"retrain.snapshot.longest": 0},
