@@ -120,10 +120,8 @@ class RootParams(Section):
         elif (
             self.arms.settings[arm].soft_mask is None and Metric.NLL_WITHOUT_FEEDBACK in self.retrain.promotion.metrics
         ):
-            yield (
-                f"retrain.promotion with 'nll_without_feedback' is impossible for retrain.arm {arm!r}, which has no soft "
-                "mask; expected nll alone"
-            )
+            what = f"'nll_without_feedback' is impossible for retrain.arm {arm!r}, which has no soft mask"
+            yield f"retrain.promotion with {what}; expected nll alone"
         if seed not in self.seeds:
             yield f"retrain.seed {seed} is not trained; expected one of seeds: {', '.join(map(str, self.seeds))}"
 

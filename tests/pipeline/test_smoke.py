@@ -14,6 +14,7 @@ from lineage.checks.manifests import check_manifests
 from lineage.graph import Graph
 from lineage.repository import Repository
 from lineage.states import open_state
+from runner.imported import CODE
 from tests.pipeline.clones import Clone, attempt, instance_of
 
 pytestmark = pytest.mark.slow
@@ -125,7 +126,7 @@ def test_manifests_cite_inputs_and_code_by_the_hashes_of_their_producers(smoke: 
     outputs = made(smoke)
     for stage, manifest in manifests(smoke):
         deps = {dep["path"]: dep["md5"] for dep in smoke.stages()[stage]["deps"]}
-        code = {path: md5 for path, md5 in deps.items() if path.startswith(("softmask/", "stages/"))}
+        code = {path: md5 for path, md5 in deps.items() if path.startswith(CODE)}
         assert manifest["code"] == code, stage
         for path, read in manifest["inputs"].items():
             known = {hashes[path] for hashes in (outputs, deps) if path in hashes}
