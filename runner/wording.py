@@ -15,11 +15,9 @@ from pydantic import BaseModel
 
 NAME = r"^[a-z][a-z0-9_]*$"
 COMMIT = r"^[0-9a-f]{40}$"
-SHA256 = r"^[0-9a-f]{64}$"
 PATTERNS = {
     NAME: "lower-case letters, digits and _, a letter first",
     COMMIT: "a commit's 40 hexadecimal digits (no branch or tag)",
-    SHA256: "64 hexadecimal digits",
 }
 """What a pattern asks for, in words."""
 

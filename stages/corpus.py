@@ -150,10 +150,6 @@ def _added(snapshots: Path, text_field: str) -> Iterator[tuple[Document, bool]]:
 
 
 def _documents(params: CorpusParams) -> Iterator[Document]:
-    if params.source is CorpusSource.WIKIPEDIA_SAMPLE:
-        from stages.sources.wikipedia import wikipedia_documents  # gensim: as above
-
-        return wikipedia_documents(params.wikipedia_sample)
     if params.source is CorpusSource.PACKAGE_SOURCES:
         return package_documents(params.package_sources)
     return file_documents(params.files)

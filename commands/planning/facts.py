@@ -32,7 +32,6 @@ from stages.params.root import RootParams
 from stages.params.tokenizer import TokenizerKind, TokenizerParams, TokenizerSource
 from stages.sources.files import matching_files
 from stages.sources.package import package_documents
-from stages.sources.wikipedia import wikipedia_documents
 
 PUBLIC_VOCABULARIES = {"openai-community/gpt2": 50257}
 CHARACTERS_SEEN = 100
@@ -225,9 +224,7 @@ def _estimated_characters(params: CorpusParams) -> dict[str, int]:
         return {"train": (documents - held) * CHARACTERS_A_DOCUMENT, "validation": held * CHARACTERS_A_DOCUMENT}
     if params.source is CorpusSource.PACKAGE_SOURCES:
         total = sum(len(document.text) for document in package_documents(params.package_sources))
-    elif params.source is CorpusSource.FILES:
-        total = sum(path.stat().st_size for path in matching_files(params.files).values())
     else:
-        total = sum(len(document.text) for document in wikipedia_documents(params.wikipedia_sample))
+        total = sum(path.stat().st_size for path in matching_files(params.files).values())
     held = round(total * params.validation.fraction)
     return {"train": total - held, "validation": held}

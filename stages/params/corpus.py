@@ -7,13 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from runner.section import Commit, Section, Seed
-from runner.wording import SHA256
 
 
 class CorpusSource(StrEnum):
     """Where documents come from."""
 
-    WIKIPEDIA_SAMPLE = "wikipedia_sample"
     PACKAGE_SOURCES = "package_sources"
     HUB = "hub"
     FILES = "files"
@@ -25,23 +23,6 @@ class Drop(StrEnum):
     NONE = "none"
     EXACT = "exact"
     EXACT_AND_NEAR = "exact_and_near"
-
-
-class WikipediaSampleParams(Section):
-    """The Wikipedia dump inside an installed package, cleaned to prose."""
-
-    package: str = Field(min_length=1)
-    """Distribution that ships the dump."""
-    version: str = Field(min_length=1)
-    """Its version; another installed version is an error."""
-    file: str = Field(min_length=1)
-    """Path of the dump (.bz2) inside site-packages."""
-    sha256: Annotated[str, Field(pattern=SHA256)]
-    """Hash of the dump."""
-    min_paragraph_characters: int = Field(ge=1)
-    """Shorter paragraphs are left out: at that length they are captions and rests of tables."""
-    drop_sections: tuple[str, ...]
-    """Sections left out with their subsections (lists of links and literature); lower case."""
 
 
 class PackageSourcesParams(Section):
@@ -132,7 +113,6 @@ class CorpusParams(Section):
 
     source: CorpusSource
     """Where documents come from."""
-    wikipedia_sample: WikipediaSampleParams
     package_sources: PackageSourcesParams
     hub: HubParams
     files: FilesParams

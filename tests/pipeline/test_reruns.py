@@ -84,7 +84,7 @@ PARAMETERS: dict[str, set[str]] = {
 """One override -> the stages that depend on it, beside `check`, which reads every parameter."""
 
 FILES: dict[str, set[str]] = {
-    "stages/sources/wikipedia.py": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
+    "stages/sources/package.py": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "data/texts/mine.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "data/snapshots/new.txt": {"corpus", "tokenizer", "tokens"} | BELOW_TOKENS,
     "softmask/backbones/causal_lm.py": {"judge", "references"} | EVALUATE | END,

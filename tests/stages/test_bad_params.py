@@ -169,8 +169,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "base.training.learning_rate: '0.002' is wrong; expected a number. Write 0.002, without quotes",
     ),
     "a number for text": (
-        {"corpus.wikipedia_sample.version": 4.4},
-        "corpus.wikipedia_sample.version: 4.4 is wrong; expected text. Put it in quotes: '4.4'",
+        {"corpus.package_sources.version": 4.4},
+        "corpus.package_sources.version: 4.4 is wrong; expected text. Put it in quotes: '4.4'",
     ),
     "yes in quotes for true": ({"compute.fsdp": "yes"}, "compute.fsdp: 'yes' is wrong; expected true or false"),
     "null for a section": ({"compute": None}, f"compute: null is wrong; expected {COMPUTE}"),
@@ -301,10 +301,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a short commit of the judge": (
         {"judge.hub.revision": "32b71b1"},
         f"judge.hub.revision: '32b71b1' is wrong; expected {DIGITS}",
-    ),
-    "a hash that is none": (
-        {"corpus.wikipedia_sample.sha256": "abc"},
-        "corpus.wikipedia_sample.sha256: 'abc' is wrong; expected 64 hexadecimal digits",
     ),
     # Impossible combinations
     "a batch that can't be accumulated": (

@@ -25,19 +25,9 @@ from stages.sources.documents import read_documents
 from stages.sources.duplicates import digest, normalise, position
 from stages.sources.files import matching_files
 from stages.sources.package import package_documents
-from stages.sources.wikipedia import clean_article
 
-DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 DEFAULTS: dict[str, Any] = {
     "source": "files",
-    "wikipedia_sample": {
-        "package": "gensim",
-        "version": "4.4.0",
-        "file": DUMP,
-        "sha256": "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
-        "min_paragraph_characters": 60,
-        "drop_sections": ["references", "external links", "see also"],
-    },
     "package_sources": {
         "package": "sympy",
         "version": "1.14.0",
@@ -391,79 +381,13 @@ def test_a_wrong_package_is_refused(change: dict[str, Any], message: str) -> Non
         list(package_documents(sources))
 
 
-# Wikipedia
-
-
-def test_wikipedia_comes_out_as_prose(tmp_path: Path) -> None:
-    train, held, counts = make(tmp_path, params(source="wikipedia_sample"))
-    texts = train + held
-    assert len(texts) > 90
-    assert counts["empty"] > 90, "redirects"
-    assert sum(map(len, texts)) > 2_000_000
-    everything = "\n".join(texts)
-    for debris in (
-        "''",
-        "[[",
-        "]]",
-        "{{",
-        "}}",
-        "{|",
-        "==",
-        "()",
-        "( ",
-        " ,",
-        "<ref",
-        "thumb|",
-        "\x00",
-        "#REDIRECT",
-        "|",
-    ):
-        assert debris not in everything, debris
-    lines = everything.split("\n")
-    assert min(map(len, lines)) >= 60
-    assert sum(line.endswith((".", '."', ".)", "?", "!")) for line in lines) > 0.99 * len(lines)
-    assert "Anarchism is a political philosophy that advocates self-governed societies" in everything
-
-
-@pytest.mark.parametrize(
-    ("markup", "prose"),
-    [
-        (
-            "'''Achilles''' ({{IPAc-en|x}}; {{lang-grc|Ἀχιλλεύς}}, ''Akhilleus'') ran.",
-            "Achilles (Ἀχιλλεύς, Akhilleus) ran.",
-        ),
-        ("The ''Iliad'''s hero ([[File:a.jpg|thumb|b [[c]]]]{{cn}}) ran.", "The Iliad's hero ran."),
-        ("He ran {{convert|5|to|10|km|mi}} in [[Troy|the city]].<ref name=a/>", "He ran 5 to 10 km in the city."),
-        ("* a list item that is long enough.", ""),
-        ("== A heading of an article ==", ""),
-        ("where <math>x</math> is the number.", ""),
-        ("{| class=x\n|a cell of a table.\n{|\n|b\n|}\n|}\nThe prose.", "The prose."),
-        (
-            "Kept text.\n== See also ==\nA link.\n=== More ===\nB link.\n== History ==\nIt began.",
-            "Kept text.\nIt began.",
-        ),
-        ("#REDIRECT [[Troy]].", ""),
-        ('He said "yes" "no".', 'He said "yes" "no".'),
-    ],
-)
-def test_markup_becomes_words_or_goes(markup: str, prose: str) -> None:
-    assert clean_article(markup, ["see also"], 5) == prose
-
-
-def test_a_foreign_dump_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the dump's sha256 is a53f"):
-        make(tmp_path, params(source="wikipedia_sample", wikipedia_sample={"sha256": "0" * 64}))
-    with pytest.raises(InputError, match="gensim has no file"):
-        make(tmp_path, params(source="wikipedia_sample", wikipedia_sample={"file": "gensim/none.bz2"}))
-
-
 # Params
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "web"}, "source: 'web' is wrong; expected .*'wikipedia_sample'"),
+        ({"source": "web"}, "source: 'web' is wrong; expected .*'package_sources'"),
         ({"files": {"paths": []}}, r"files\.paths \[\] with source 'files' is impossible; expected at least one glob"),
         ({"hub": {"revision": "main"}}, "hub.revision: 'main' is wrong"),
         ({"hub": {"documents": 5, "validation_documents": 5}}, "leaves no training text"),
