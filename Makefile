@@ -26,10 +26,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro serve params graph test test-all test-golden lint format bench lock
+.PHONY: help env repro serve params graph test test-all test-durations test-golden lint format bench lock
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 env: $(STAMP) ## Make .venv from the lock (export LOCK=requirements-cuda.lock: with CUDA)
 
@@ -65,6 +65,9 @@ test: env ## Run the fast tests (under 10 minutes, the environment included)
 
 test-all: test ## Run all tests: the fast ones, then the slow ones (about 45 minutes on two cores)
 	@$(PYTEST) -m slow
+
+test-durations: env ## Run all tests and list the thirty that take longest
+	@$(PYTEST) --durations=30
 
 test-golden: env ## Check parity with the reference numbers in a folder (DIR=tests/golden or yours)
 	@test -d '$(DIR)' || { echo "error: there is no folder $(DIR)" >&2; exit 2; }
