@@ -106,7 +106,7 @@ def _context(
         "code": {file: file_md5(Path(file)) for file in declared_code(stage.name)},
     }
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    checkpoints = held.enter_context(hold(location().root, f"adapter-{stage.instance(axes)}", key))
+    checkpoints = held.enter_context(hold(location(), f"adapter-{stage.instance(axes)}", key))
     return record, Context(params, read, outputs, axes, checkpoints)
 
 

@@ -176,7 +176,7 @@ def _context(
         "code": {file: file_md5(Path(file)) for file in declared_code(evaluate.STAGE.name)},
     }
     key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    checkpoints = held.enter_context(hold(location().root, f"promotion-{side.name}@{name}", key))
+    checkpoints = held.enter_context(hold(location(), f"promotion-{side.name}@{name}", key))
     return Context(params, {}, {}, {"model": f"{side.name} {name}"}, checkpoints)
 
 

@@ -64,10 +64,8 @@ class Checkout:
         with Repo(str(self.root)) as repo, repo.config.edit("local") as config:
             config.setdefault("cache", {})["dir"] = cache
         with chdir(self.home):
-            store = location()
-            key, value = ("url", store.url) if store.url else ("path", str(store.root.absolute()))
-        # a TOML string is written as a JSON one
-        (self.root / LOCAL_CONFIG).write_text(f"[checkpoints]\n{key} = {json.dumps(value)}\n", encoding="utf-8")
+            store = json.dumps(str(location().absolute()))  # a TOML string is written as a JSON one
+        (self.root / LOCAL_CONFIG).write_text(f"[checkpoints]\npath = {store}\n", encoding="utf-8")
 
     def fetch(self, targets: Sequence[str]) -> None:
         """Have what dvc.lock says of some stages or files, from the cache or the DVC remote.

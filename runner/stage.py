@@ -159,7 +159,7 @@ class Stage(Generic[P]):
         _refuse_changes(known, {file: began.code[file] for file in known})
         record = {"stage": self.instance(axes), **began._asdict(), "params": params.recorded(axes)}
         key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        with hold(location().root, self.instance(axes), key) as checkpoints:
+        with hold(location(), self.instance(axes), key) as checkpoints:
             context = self._context(params, axes, checkpoints)
             for path in context.outputs.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +218,7 @@ class Stage(Generic[P]):
         if worker is None:
             self.execute(values)
         else:
-            self._work(self._context(self.params.read(values), values, Checkpoints.at(Path(worker[0]), worker[1])))
+            self._work(self._context(self.params.read(values), values, Checkpoints(Path(worker[0]), worker[1])))
 
     def _context(self, params: P, axes: Mapping[str, str], checkpoints: Checkpoints) -> Context[P]:
         inputs = {name: Path(path.format(**axes)) for name, path in self.inputs.items()}

@@ -43,9 +43,7 @@ def run(context: Context[Params]) -> None:
     seen = f"-{fingerprint(params.files)[:16]}" if params.source is CorpusSource.FILES else ""
 
     def read() -> dict[str, Any]:
-        counts = collect(params, snapshots, draft)
-        context.checkpoints.published(draft)
-        return counts
+        return collect(params, snapshots, draft)
 
     collected = context.checkpoints.unit(f"collected{seen}", read)
     validation = fresh_folder(context.outputs["validation"])

@@ -108,7 +108,6 @@ def train(context: Context[Params], params: TrainJudgeParams) -> None:
         train_dataset=TrainingStream(RowsAndNext(tokens), items, params.seed),
         data_collator=collate,
         identity=context.checkpoints.key,
-        on_checkpoint=context.checkpoints.published,
         extras={"ema": ema},
         callbacks=[
             EmaCallback(ema, objective.model),

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +67,7 @@ class AnswerTrainer(ResumableTrainer):
 
     Args:
         objective: holds model and soft mask, and gives the loss.
-        args, train_dataset, data_collator, identity, on_checkpoint, callbacks: as in `ResumableTrainer`.
+        args, train_dataset, data_collator, identity, callbacks: as in `ResumableTrainer`.
         omega_learning_rate: None for a binary model.
         muon_learning_rate: of the layers' matrices; None: AdamW trains them as everything else.
         evaluation: fixed batches.
@@ -88,7 +87,6 @@ class AnswerTrainer(ResumableTrainer):
         evaluation: Sequence[AnswerBatch],
         evaluate_every: int,
         callbacks: list[TrainerCallback],
-        on_checkpoint: Callable[[Path], None] | None = None,
     ) -> None:
         self._objective, self._omega_lr, self._muon_lr = objective, omega_learning_rate, muon_learning_rate
         self._evaluation = evaluation
@@ -100,7 +98,6 @@ class AnswerTrainer(ResumableTrainer):
             data_collator=data_collator,
             identity=identity,
             extras={"best": self.best},
-            on_checkpoint=on_checkpoint,
             callbacks=[_Evaluate(self, evaluate_every), *callbacks],
         )
 

@@ -91,7 +91,6 @@ class ResumableTrainer(Trainer):
         data_collator: items -> batch.
         identity: hash of everything that the run is made from; checkpoints of others are left out.
         extras: name -> further state to keep in checkpoints.
-        on_checkpoint: called with each sealed checkpoint's folder.
         callbacks: as in Trainer.
     """
 
@@ -104,7 +103,6 @@ class ResumableTrainer(Trainer):
         data_collator: Callable[[list[Any]], dict[str, Any]],
         identity: str,
         extras: Mapping[str, ExtraState] | None = None,
-        on_checkpoint: Callable[[Path], None] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self._stop = StopOnSignal()
@@ -116,7 +114,7 @@ class ResumableTrainer(Trainer):
             callbacks=[*(callbacks or []), self._stop],
         )
         self.model_accepts_loss_kwargs = False
-        self._identity, self._extras, self._on_checkpoint = identity, dict(extras or {}), on_checkpoint
+        self._identity, self._extras = identity, dict(extras or {})
         self._root = Path(str(args.output_dir))
         self._draft = False
         self._window = torch.zeros((), dtype=torch.float64)
@@ -215,8 +213,6 @@ class ResumableTrainer(Trainer):
             self._save_extras(draft, sums)
             checkpoints.seal(draft, self._root / name, self._identity)
             checkpoints.prune(self._root, KEPT_CHECKPOINTS)
-            if self._on_checkpoint is not None:
-                self._on_checkpoint(self._root / name)
         self.accelerator.wait_for_everyone()
 
     def _save_extras(self, folder: Path, sums: list[float]) -> None:

@@ -1,7 +1,6 @@
 """The Trainer of masked diffusion models: EMA, the omegas' own learning rate, and the gate's log from step 0."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ class MdlmTrainer(ResumableTrainer):
 
     Args:
         objective: holds the model and gives the loss.
-        args, train_dataset, data_collator, identity, on_checkpoint, callbacks: as in `ResumableTrainer`.
+        args, train_dataset, data_collator, identity, callbacks: as in `ResumableTrainer`.
         ema_decay: of the average over weights and omegas.
         omega_learning_rate: of the soft mask's parameters; None for a binary model.
         probe: measured at step 0 and at each logging step; None for a binary model.
@@ -41,7 +40,6 @@ class MdlmTrainer(ResumableTrainer):
         omega_learning_rate: float | None,
         probe: Probe | None,
         callbacks: list[TrainerCallback],
-        on_checkpoint: Callable[[Path], None] | None = None,
     ) -> None:
         self._mdlm, self._omega_lr, self._probe = objective.model, omega_learning_rate, probe
         self.ema = averaged(objective.model, ema_decay)
@@ -52,7 +50,6 @@ class MdlmTrainer(ResumableTrainer):
             data_collator=data_collator,
             identity=identity,
             extras={"ema": self.ema},
-            on_checkpoint=on_checkpoint,
             callbacks=[EmaCallback(self.ema, objective.model), _LogStepZero(self), *callbacks],
         )
         self.ema.to(args.device)

@@ -86,7 +86,6 @@ def train(context: Context[Any], job: AnswerJob, compute: ComputeParams) -> bool
         evaluation=_evaluation(context, training, chats),
         evaluate_every=training.evaluate_every,
         callbacks=callbacks,
-        on_checkpoint=context.checkpoints.published,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train_resumably()

@@ -126,7 +126,6 @@ def _trainer(
         train_dataset=TrainingStream(tokens, training.steps * training.batch_size, job.seed),
         data_collator=collator,
         identity=context.checkpoints.key,
-        on_checkpoint=context.checkpoints.published,
         ema_decay=training.ema_decay,
         omega_learning_rate=job.omega_learning_rate,
         probe=job.probe,
