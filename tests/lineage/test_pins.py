@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from artifacts import manifest as written
 from lineage.manifests import Manifest
 from lineage.model import Kind, Run
 from lineage.pins import Owners, pins_of
-from stages.shared import manifest as written
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
