@@ -1,11 +1,10 @@
-"""Writes a kept record: a finished run's lock, parameters and small outputs in a folder, for git to keep.
+"""Writes a kept record: a finished run's lock, parameters and small outputs in one archive, for git to keep.
 
 The record is made aside and verified as an auditor will, and only one that holds is put in place. Nothing else that
 lineage does writes into a project, and this only below the folder that it is told.
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from lineage.errors import AuditError, Missing, Wrong
 from lineage.graph import Graph
 from lineage.hashing import Progress, bytes_hash
 from lineage.model import File, Finding, Frozen
-from lineage.records import NAME, LeftOut, Record, is_record, read_record
+from lineage.records import ARCHIVE, NAME, LeftOut, Record, files_of, is_record, packed, read_record
 from lineage.repository import Repository, relative
 from lineage.states import Kept, State, Workspace, open_state
 from lineage.verify import findings_of
@@ -54,17 +53,18 @@ def keep(
     """Write a kept record, in place of a former one.
 
     Args:
-        folder: of the record. A former one there is replaced; other files stay, such as records in folders below.
+        folder: of the record's archive. A former record there is replaced; other files stay.
         revision: what to keep: a commit, branch, tag, experiment or kept record; None for the workspace.
         largest: bytes of an output that is kept.
         progress: is told how many bytes were hashed.
 
     Raises:
-        AuditError: a file that is no record's is in the way, or DVC or git would take it for something else.
+        AuditError: a file that is no record's is in the way, or git ignores the folder.
         Wrong: the record doesn't hold, or the code that its stages ran isn't committed.
     """
     folder = folder.resolve()
-    _check_folder(repository, folder)
+    if folder.exists() and not folder.is_dir():
+        raise AuditError("it is no folder", where=str(folder))
     state = open_state(repository, revision)
     graph, hashes = Graph(state), Hashes(progress)
     _check_graph(graph)
@@ -72,51 +72,38 @@ def keep(
     with tempfile.TemporaryDirectory(prefix="lineage-keep-") as name:
         made = Path(name)
         record = _write(repository, graph, _commit(repository, state), made, largest)
-        _check_places(folder, record)
-        _check_ignored(repository, folder, record)
+        _check_places(folder)
+        _check_ignored(repository, folder)
         kept = Graph(Kept(repository, state.name, made))
         _refuse(state, findings_of(Case(kept, (*kept.runs,), whole=True), hashes))
-        _replace(folder, made, record)
+        archive = packed(made, [NAME, *record.files])
+    _replace(folder, archive)
     return Keeping(
         revision=state.name,
         commit=record.commit,
         files=len(record.files),
-        bytes=sum((folder / path).stat().st_size for path in record.files),
+        bytes=len(archive),
         left_out=len(record.left_out),
         left_out_bytes=sum(out.size or 0 for out in record.left_out),
     )
 
 
-def _check_folder(repository: Repository, folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise AuditError("it is no folder", where=str(folder))
-    project = Path(repository.project).resolve()
-    if folder.is_relative_to(project):
-        inside = relative(folder / "dvc.yaml", repository.root)
-        if not Workspace(repository).ignores(inside):
-            line = f"/{relative(folder, project)}/"
-            raise AuditError(
-                "DVC would take it for a part of the project",
-                where=str(folder),
-                todo=f"Add the line {line} to {project / '.dvcignore'}",
-            )
-
-
 def _former(folder: Path) -> set[str]:
-    """The files of a record that is there already."""
-    return {NAME, *read_record(folder).files} if is_record(folder) else set()
+    """The files of a record that is there already; records were once kept as they are, without an archive."""
+    files = read_record(files_of(folder)).files if is_record(folder) else {}
+    return {ARCHIVE} if (folder / ARCHIVE).is_file() else {NAME, *files} if files else set()
 
 
-def _check_places(folder: Path, record: Record) -> None:
+def _check_places(folder: Path) -> None:
     """That nothing is overwritten or removed that no record put there, behind links neither."""
     former = _former(folder)
-    places = sorted({*former, NAME, *record.files})
+    places = sorted({*former, ARCHIVE})
     others = [path for path in places if _is_taken(folder, path, former)]
     if others:
         raise AuditError(
             f"files are in the way that are no former record's: {', '.join(others[:NAMED])}",
             where=str(folder),
-            expected="a new folder, or that of a former record, which is replaced",
+            expected="a folder without, or that of a former record, which is replaced",
         )
 
 
@@ -214,17 +201,16 @@ def _inside(repository: Repository, path: str) -> str | None:
     return path[len(repository.folder) + 1 :] if path.startswith(repository.folder + "/") else None
 
 
-def _check_ignored(repository: Repository, folder: Path, record: Record) -> None:
+def _check_ignored(repository: Repository, folder: Path) -> None:
     if not folder.is_relative_to(repository.root):
         return
-    places = [relative(folder / path, repository.root) for path in (NAME, *record.files)]
-    ignored = [place for place in places if repository.git.path_is_ignored(place)]
-    if ignored:
+    inside, place = (relative(path, repository.root) for path in (folder, folder / ARCHIVE))
+    if repository.git.path_is_ignored(place):
         raise AuditError(
-            f"git ignores {ignored[0]}{f' and {len(ignored) - 1} more' if len(ignored) > 1 else ''}",
+            f"git ignores {place}",
             where=str(folder),
             expected="a folder that git keeps",
-            todo=f"Add the line !/{relative(folder, repository.root)}/ to .gitignore, after what ignores it",
+            todo=f"Add the lines !/{inside}/ and !/{place} to .gitignore, after what ignores it",
         )
 
 
@@ -240,16 +226,17 @@ def _refuse(state: State, findings: Iterable[Finding]) -> None:
         )
 
 
-def _replace(folder: Path, made: Path, record: Record) -> None:
-    """Puts a record in place of a former one. Cut short, it leaves one that can be replaced, and that doesn't hold."""
-    for path in sorted(_former(folder) - {NAME}):
+def _replace(folder: Path, archive: bytes) -> None:
+    """Puts a record in place of a former one; cut short, one of the two is there."""
+    former = _former(folder) - {ARCHIVE}
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{ARCHIVE}"
+    draft.write_bytes(archive)
+    draft.replace(folder / ARCHIVE)
+    for path in sorted(former):
         if (folder / path).is_file():  # one that was edited by hand may name files in files
             (folder / path).unlink()
         for inner in (folder / path).parents:
             if inner == folder or not inner.is_dir() or any(inner.iterdir()):
                 break
             inner.rmdir()
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (NAME, *record.files):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made / path, folder / path)

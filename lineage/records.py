@@ -1,9 +1,16 @@
 """record.json, which says what a kept record is: whose code made it, which files it has, what it left out.
 
-A kept record is a folder that mirrors a project: dvc.lock, dvc.yaml, parameters and the small outputs of a run, for git
-to keep while the project's own files say something else. Knows no git and hashes nothing.
+A kept record mirrors a project: dvc.lock, dvc.yaml, parameters and the small outputs of a run, for git to keep while
+the project's own files say something else. It is a folder with one compressed archive of them, or, as they once were
+kept, with the files themselves. Knows no git and hashes nothing.
 """
 
+import io
+import lzma
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -13,6 +20,9 @@ from lineage.errors import AuditError
 from lineage.model import Frozen
 
 NAME = "record.json"
+ARCHIVE = "record.tar.xz"
+LARGEST = 1 << 29
+"""Bytes that an archive may hold."""
 
 
 def _below(path: str) -> str:
@@ -55,11 +65,60 @@ class Record(Frozen):
 
 def is_record(folder: Path) -> bool:
     """Whether a folder says that it is a kept record."""
-    return (folder / NAME).is_file()
+    return (folder / ARCHIVE).is_file() or (folder / NAME).is_file()
+
+
+def files_of(folder: Path) -> Path:
+    """The folder that a record's files lie in: its own, or that of its unpacked archive, until this process ends.
+
+    Raises:
+        AuditError: the archive isn't what `keep` writes.
+    """
+    archive = folder / ARCHIVE
+    return unpacked(archive.read_bytes(), str(archive)) if archive.is_file() else folder
+
+
+def packed(folder: Path, paths: Iterable[str]) -> bytes:
+    """An archive of these files of a folder: the same files give the same bytes."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(paths):
+            data = (folder / path).read_bytes()
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return lzma.compress(made.getvalue(), preset=6)
+
+
+@lru_cache(maxsize=64)
+def unpacked(data: bytes, where: str) -> Path:
+    """The folder that an archive is unpacked in, until this process ends.
+
+    Raises:
+        AuditError: it isn't what `keep` writes.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="lineage-record-")
+    _unpacked.append(folder)
+    try:
+        text = lzma.LZMADecompressor().decompress(data, max_length=LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it holds more than {LARGEST} bytes")
+        with tarfile.open(fileobj=io.BytesIO(text)) as archive:
+            for entry in archive:
+                if not entry.isfile() or (entry.name != NAME and _below(entry.name) != entry.name):
+                    raise ValueError(f"{entry.name!r} is no file of a record")
+                archive.extract(entry, folder.name, set_attrs=False, filter="data")
+    except (lzma.LZMAError, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise AuditError(f"it is no kept record ({error})", where=where, expected="what `lineage keep` wrote") from None
+    return Path(folder.name).resolve()
+
+
+_unpacked: list["tempfile.TemporaryDirectory[str]"] = []
+"""Removed when the process ends."""
 
 
 def read_record(folder: Path) -> Record:
-    """What the record.json of a folder says.
+    """What the record.json in a record's files says.
 
     Raises:
         AuditError: it isn't what `keep` writes.

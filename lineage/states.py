@@ -16,7 +16,7 @@ from pathspec import GitIgnoreSpec
 from lineage.checkout import NOT_HERE, Form, entries_under, entry_at, is_pointer, laid_out
 from lineage.errors import AuditError, Missing, Unreadable
 from lineage.model import File, Gap
-from lineage.records import LeftOut, is_record, read_record
+from lineage.records import ARCHIVE, LeftOut, files_of, is_record, read_record, unpacked
 from lineage.repository import WHOLE, WORKSPACE, Repository, relative
 
 IGNORING = ".dvcignore"
@@ -90,8 +90,12 @@ class State(ABC):
         return isinstance(self._entry(path), pygit2.Blob | pygit2.Tree)
 
     def history_of(self, path: str) -> tuple[str | None, str]:
-        """The newest commit that may have a file as it is here, and the file's path there."""
+        """The newest commit that may have a file as it is here, and the path there of what holds it."""
         return self.commit, path
+
+    def in_history(self, data: bytes, path: str) -> bytes:
+        """A file as it was, from what git had where `history_of` says."""
+        return data
 
     def committed_under(self, path: str) -> dict[str, str]:
         """(Path below a folder of the commit) -> blob id, without what DVC ignores."""
@@ -182,20 +186,21 @@ class Kept(Committed):
 
     Args:
         name: what a person calls the folder.
-        folder: has a record.json.
+        folder: of the record.
 
     Raises:
-        AuditError: its record.json can't be read.
+        AuditError: its record.json, or its archive, can't be read.
         Missing: a file of it is a link.
     """
 
     kind = "record"
 
     def __init__(self, repository: Repository, name: str, folder: Path) -> None:
-        record = read_record(folder)
+        self._archive = (folder / ARCHIVE).resolve() if (folder / ARCHIVE).is_file() else None
+        self.folder = files_of(folder).resolve()
+        record = read_record(self.folder)
         here = repository.has_commit(record.commit)
         super().__init__(repository, name, record.commit if here else None)
-        self.folder = folder.resolve()
         self.files = {self._placed(path): digest for path, digest in record.files.items()}
         """Path from git's root -> MD5 of all that was kept."""
         for place in map(self.place, self.files):
@@ -234,10 +239,21 @@ class Kept(Committed):
         return self.commit is not None and self.repository.blob(self.commit, path) is not None
 
     def history_of(self, path: str) -> tuple[str | None, str]:
-        """What is checked out, and the file's path in the record's folder."""
-        if self.folder.is_relative_to(self.repository.root):
-            return self.repository.head(), relative(self.place(path), self.repository.root)
+        """What is checked out, and the path of the record's file, or of its archive."""
+        place = self._archive or self.place(path)
+        if place.is_relative_to(self.repository.root):
+            return self.repository.head(), relative(place, self.repository.root)
         return None, path
+
+    def in_history(self, data: bytes, path: str) -> bytes:
+        """A file as it was, from what git had where `history_of` says."""
+        if self._archive is None:
+            return data
+        try:
+            then = unpacked(data, str(self._archive)) / relative(self.place(path), self.folder)
+        except AuditError:  # something else lay there then
+            return b""
+        return then.read_bytes() if then.is_file() else b""
 
     @cached_property
     def tree(self) -> pygit2.Tree | None:

@@ -307,9 +307,10 @@ class Recording:
         return self._blobs[file]
 
     def _record_in(self, blob: str, run: Run) -> Any:
-        key = blob if run.kind is Kind.STAGE else f"{blob} {run.name}"  # equal .dvc files of two folders are one blob
+        key = f"{blob} {run.file}"  # equal .dvc files of two folders are one blob, as is the archive of a record
         if key not in self._texts:
-            self._texts[key] = _records(self._repository.git[blob].read_raw(), run)
+            data = self._state.in_history(self._repository.git[blob].read_raw(), run.file)
+            self._texts[key] = _records(data, run)
         return self._texts[key].get(run.name.rpartition(":")[2])
 
     def _record(self, run: Run) -> Any:

@@ -10,16 +10,14 @@ from lineage.keep import LARGEST, keep
 
 
 def keep_command(
-    folder: Annotated[
-        Path, typer.Argument(help="A new folder, or a former record's.", show_default=False, metavar="DIR")
-    ],
+    folder: Annotated[Path, typer.Argument(help="A folder, for its record.tar.xz.", show_default=False, metavar="DIR")],
     revision: Annotated[
         str | None,
         typer.Argument(help="A commit, branch, tag or experiment; without it, the workspace.", show_default=False),
     ] = None,
     largest: Annotated[int, typer.Option(help="Keep outputs of at most so many bytes.", min=0)] = LARGEST,
 ) -> None:
-    """Write dvc.lock, dvc.yaml, parameters and small outputs into DIR, which is then a REV for every other command.
+    """Write dvc.lock, dvc.yaml, parameters and small outputs into one file in DIR, a REV for every other command then.
 
     All that is here is verified first; a record that doesn't hold, or whose code isn't committed, is refused (exit
     code 1). A record shows edits, but not those of someone who makes its hashes, and a number wherever it stands, agree

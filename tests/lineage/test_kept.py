@@ -3,8 +3,11 @@
 The project is kept in `kept` as it ran with another rate, and put back to what its first commit says.
 """
 
+import io
 import json
+import lzma
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +21,9 @@ from lineage.changes import Change
 from lineage.cli import app
 from lineage.diff import diff
 from lineage.errors import AuditError
-from lineage.keep import Keeping, keep
+from lineage.keep import LARGEST, Keeping, keep
 from lineage.model import Fault
+from lineage.records import ARCHIVE, files_of, packed
 from lineage.rederive import Answer, rederive
 from lineage.repository import Repository
 from lineage.signing import generate_key
@@ -44,6 +48,14 @@ def ran(simulated: Project, folder: Path) -> Project:
     return project
 
 
+def kept(repository: Repository, folder: Path, revision: str | None = None, largest: int = LARGEST) -> Keeping:
+    """Keep a record, and lay out its files in its folder, as records once were kept, for tests to edit."""
+    made = keep(repository, folder, revision, largest)
+    shutil.copytree(files_of(folder), folder, dirs_exist_ok=True)
+    (folder / ARCHIVE).unlink()
+    return made
+
+
 @dataclass
 class Story:
     """The project after its record was kept and committed, and a clone of it without a cache."""
@@ -63,7 +75,7 @@ def told(simulated: Project, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("kept")
     project = ran(simulated, folder / "project")
     code = Repository(project.root).head()
-    made = keep(Repository(project.root), project.root / KEPT)
+    made = kept(Repository(project.root), project.root / KEPT)
     run(["git", "checkout", "--quiet", "."], project.root)
     committed = project.commit("kept")
     pygit2.clone_repository(str(project.root), str(folder / "clone"))
@@ -147,7 +159,7 @@ def test_nothing_is_written_into_git(told: Story, tmp_path: Path) -> None:
     project = told.project.copied(tmp_path / "project")
     git = project.root / ".git"
     before = {path: path.read_bytes() for path in git.rglob("*") if path.is_file()}
-    keep(Repository(project.root), project.root / KEPT, "HEAD")
+    kept(Repository(project.root), project.root / KEPT, "HEAD")
     verify(Repository(project.root), str(project.root / KEPT))
     diff(Repository(project.root), str(project.root / KEPT), "HEAD")
     assert before == {path: path.read_bytes() for path in git.rglob("*") if path.is_file()}
@@ -249,6 +261,66 @@ def test_a_record_json_that_keep_never_writes_is_no_traceback(clone: Project, te
         found(clone)
 
 
+# One file
+
+
+@pytest.fixture
+def archived(simulated: Project, tmp_path: Path) -> Project:
+    """The project with a record as `keep` writes it, committed."""
+    project = ran(simulated, tmp_path / "archived")
+    keep(Repository(project.root), project.root / KEPT)
+    run(["git", "checkout", "--quiet", "."], project.root)
+    project.commit("kept")
+    return project
+
+
+def repack(project: Project, change: Callable[[Path], object]) -> None:
+    """Change what is in a record's archive."""
+    folder = project.root / KEPT
+    files = shutil.copytree(files_of(folder), project.root.parent / "files")
+    change(files)
+    (folder / ARCHIVE).write_bytes(packed(files, _texts(files)))
+
+
+def test_an_archive_answers_as_its_files_do(archived: Project, told: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [p.name for p in (archived.root / KEPT).iterdir()] == [ARCHIVE]
+    assert found(archived) == set()
+    here, there = (trace(Repository(p.root), METRICS, str(p.root / KEPT)) for p in (archived, told.project))
+    assert [s.name for s in here.steps] == [s.name for s in there.steps] and here.gaps == there.gaps == ()
+    head = Repository(archived.root).head()
+    assert {s.recorded.id for s in here.steps if s.recorded is not None} == {head}
+    assert said(archived, monkeypatch, "diff", KEPT, "HEAD")[0] == 0
+    before = (archived.root / KEPT / ARCHIVE).read_bytes()
+    repack(archived, lambda files: None)
+    assert (archived.root / KEPT / ARCHIVE).read_bytes() == before
+
+
+def test_an_edit_in_an_archive_is_named(archived: Project) -> None:
+    repack(archived, lambda files: Project(files).replace(METRICS, '"score": ', '"score": 1'))
+    assert {path for _, _, path in found(archived)} == {METRICS}
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside"])
+def test_nothing_is_unpacked_outside(archived: Project, name: str) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    (archived.root / KEPT / ARCHIVE).write_bytes(lzma.compress(made.getvalue()))
+    with pytest.raises(AuditError, match="no kept record"):
+        found(archived)
+
+
+def test_an_archive_without_end_and_a_damaged_one_are_refused(
+    archived: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (archived.root / KEPT / ARCHIVE).read_bytes()
+    monkeypatch.setattr("lineage.records.LARGEST", 1000)
+    for data, why in ((whole, "more than 1000 bytes"), (whole[:99], "no kept record"), (b"", "no kept record")):
+        (archived.root / KEPT / ARCHIVE).write_bytes(data)
+        with pytest.raises(AuditError, match=why):
+            found(archived)
+
+
 # What is left out
 
 
@@ -257,7 +329,7 @@ def thin(simulated: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     """A clone without a cache, of a record that has only files of up to 10 bytes, and so no more than the raw data."""
     folder = tmp_path_factory.mktemp("thin")
     project = ran(simulated, folder / "project")
-    made = keep(Repository(project.root), project.root / KEPT, largest=10)
+    made = kept(Repository(project.root), project.root / KEPT, largest=10)
     assert (made.files, made.left_out) == (5, 12)
     project.commit("kept")
     pygit2.clone_repository(str(project.root), str(folder / "clone"))
@@ -277,7 +349,7 @@ def test_outputs_that_are_left_out_are_counted_and_the_rest_holds(
 
 def test_the_cache_is_used_where_it_has_them(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
-    keep(Repository(project.root), project.root / KEPT, largest=10)
+    kept(Repository(project.root), project.root / KEPT, largest=10)
     checked = verify(Repository(project.root), str(project.root / KEPT))
     assert checked.findings == () and checked.by_hash == 1  # the metric, which git keeps elsewhere
     lock = project.lock()
@@ -296,7 +368,7 @@ def test_a_hash_of_what_was_left_out_can_t_be_changed(thin: Project, tmp_path: P
 
 def test_the_list_of_a_folder_that_was_left_out_is_held_against_its_hash(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
-    keep(Repository(project.root), project.root / KEPT, largest=300)
+    kept(Repository(project.root), project.root / KEPT, largest=300)
     (out,) = (o for o in json.loads(project.text(f"{KEPT}/record.json"))["left_out"] if o["path"].startswith("meta/p"))
     assert out["size"] > 300 and "files" not in out
     record = json.loads(project.text(f"{KEPT}/record.json"))
@@ -330,7 +402,7 @@ def test_what_is_left_out_is_signed_by_its_hash(thin: Project, tmp_path: Path, m
 
 def test_a_file_or_folder_in_somebody_s_hand_is_what_was_signed_by_its_hash(simulated: Project, tmp_path: Path) -> None:
     project, key = ran(simulated, tmp_path / "project"), tmp_path / "key"
-    keep(Repository(project.root), project.root / KEPT, largest=10)
+    kept(Repository(project.root), project.root / KEPT, largest=10)
     (project.root / ".dvc/cache").rename(tmp_path / "cache")
     generate_key(key)
     of_report, of_parts = (
@@ -351,7 +423,7 @@ def test_a_file_or_folder_in_somebody_s_hand_is_what_was_signed_by_its_hash(simu
 def test_what_was_signed_by_its_hash_is_hashed_where_its_bytes_are(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
     repository = Repository(project.root)
-    keep(repository, project.root / KEPT, largest=10)
+    kept(repository, project.root / KEPT, largest=10)
     cache = project.root / ".dvc/cache"
     key = tmp_path / "key"
     generate_key(key)
@@ -373,7 +445,7 @@ def refused(project: Project) -> str:
     """The refusal to keep the workspace, which leaves everything as it is."""
     before = {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file()}
     with pytest.raises(AuditError) as error:
-        keep(Repository(project.root), project.root / KEPT)
+        kept(Repository(project.root), project.root / KEPT)
     assert before == {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file()}
     return str(error.value)
 
@@ -388,14 +460,13 @@ def refused(project: Project) -> str:
         (lambda p: p.write_lock({}), "no stage has run"),
         (lambda p: p.write("dvc.lock", b"<<<<<<< HEAD\n"), "conflict markers"),
         (lambda p: (p.replace("code/train.py", "5", "6"), p.run()), "code differs: code/train.py (train@a-1)"),
-        (lambda p: p.write(f"{KEPT}/params.yaml", b"mine"), "in the way that are no former record's: params.yaml"),
-        (lambda p: p.write(f"{KEPT}/data/parts/a.txt", b"mine"), "no former record's: data/parts/a.txt"),
-        (lambda p: p.write(f"{KEPT}/data", b"mine"), "no former record's: data/parts/a.txt"),
-        (lambda p: p.write(f"{KEPT}/dvc.lock/mine.txt", b"mine"), "no former record's: dvc.lock"),
-        (lambda p: (p.root / KEPT).symlink_to(p.root / "code"), "DVC would take it for a part of the project"),
+        (lambda p: p.write(f"{KEPT}/{ARCHIVE}", b"mine"), f"{ARCHIVE}: it is no kept record"),
+        (
+            lambda p: p.write(f"{KEPT}/{ARCHIVE}/mine.txt", b"mine"),
+            f"are no former record's: {ARCHIVE}",
+        ),
         (lambda p: p.write(KEPT, b"mine"), "no folder"),
-        (lambda p: p.write(".dvcignore", b""), "Add the line /kept/ to"),
-        (lambda p: p.write(".gitignore", b"/kept/\n"), "Add the line !/kept/ to .gitignore"),
+        (lambda p: p.write(".gitignore", b"/kept/\n"), f"Add the lines !/kept/ and !/kept/{ARCHIVE} to .gitignore"),
     ],
 )
 def test_what_does_not_hold_or_has_no_place_is_refused(
@@ -408,7 +479,7 @@ def test_what_does_not_hold_or_has_no_place_is_refused(
 
 def test_nothing_behind_a_link_is_replaced(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
-    keep(Repository(project.root), project.root / KEPT)
+    kept(Repository(project.root), project.root / KEPT)
     shutil.move(project.root / KEPT / "models", tmp_path / "models")
     (project.root / KEPT / "models").symlink_to(tmp_path / "models")
     assert f"no former record's: {MODEL}" in refused(project)
@@ -422,7 +493,7 @@ def test_nothing_behind_a_link_is_replaced(simulated: Project, tmp_path: Path) -
 def test_without_a_commit_there_is_no_code_to_name(without_commits: Path, tmp_path: Path) -> None:
     root = copied(without_commits, tmp_path)
     with pytest.raises(AuditError, match="no commit has the code"):
-        keep(Repository(root), tmp_path / KEPT)
+        kept(Repository(root), tmp_path / KEPT)
 
 
 # Keeping again, and elsewhere
@@ -430,14 +501,14 @@ def test_without_a_commit_there_is_no_code_to_name(without_commits: Path, tmp_pa
 
 def test_a_record_is_replaced_by_the_next_one(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
-    keep(Repository(project.root), project.root / KEPT)
+    kept(Repository(project.root), project.root / KEPT)
     (project.root / KEPT / REPORT).unlink()  # as a writer that was stopped leaves it
-    keep(Repository(project.root), project.root / KEPT, largest=10)
+    kept(Repository(project.root), project.root / KEPT, largest=10)
     thin = _texts(project.root / KEPT)
     assert REPORT not in thin and not (project.root / KEPT / "meta").exists()
-    keep(Repository(project.root), project.root / KEPT)
+    kept(Repository(project.root), project.root / KEPT)
     again = tmp_path / "again"
-    keep(Repository(project.root), again)
+    kept(Repository(project.root), again)
     here, there = _texts(project.root / KEPT), _texts(again)
     records = [json.loads(side.pop("record.json")) for side in (here, there)]
     assert here == there and records[0].pop("kept") <= records[1].pop("kept") and records[0] == records[1]
@@ -446,10 +517,10 @@ def test_a_record_is_replaced_by_the_next_one(simulated: Project, tmp_path: Path
 def test_other_files_and_records_below_stay(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
     project.write(f"{KEPT}/README.md", b"mine")
-    keep(Repository(project.root), project.root / KEPT / "below")
+    kept(Repository(project.root), project.root / KEPT / "below")
     below = _texts(project.root / KEPT / "below")
     for largest in (1_000_000, 10):
-        keep(Repository(project.root), project.root / KEPT, largest=largest)
+        kept(Repository(project.root), project.root / KEPT, largest=largest)
         assert project.text(f"{KEPT}/README.md") == "mine" and _texts(project.root / KEPT / "below") == below
         for record in (KEPT, f"{KEPT}/below"):
             assert verify(Repository(project.root), str(project.root / record)).holds
@@ -457,14 +528,14 @@ def test_other_files_and_records_below_stay(simulated: Project, tmp_path: Path) 
 
 def test_a_former_record_may_have_a_folder_where_the_next_has_a_file(simulated: Project, tmp_path: Path) -> None:
     project = ran(simulated, tmp_path / "project")
-    keep(Repository(project.root), project.root / KEPT)
+    kept(Repository(project.root), project.root / KEPT)
     (project.root / KEPT / REPORT).unlink()
     project.write(f"{KEPT}/{REPORT}/page", b"")
     shutil.rmtree(project.root / KEPT / PARTS)
     project.write(f"{KEPT}/{PARTS}", b"")
     edit(project, "record.json", f'"{REPORT}"', f'"{REPORT}/page"')
     edit(project, "record.json", f'"{PARTS}/a.txt"', f'"{PARTS}"')
-    keep(Repository(project.root), project.root / KEPT)
+    kept(Repository(project.root), project.root / KEPT)
     assert found(project) == set()
 
 
@@ -478,7 +549,7 @@ def test_the_code_of_an_experiment_is_that_of_the_commit_that_it_started_from(
     project = ran(simulated, tmp_path / "project")
     code = Repository(project.root).head()
     project.experiment("faster")
-    made = keep(Repository(project.root), tmp_path / KEPT, "faster")
+    made = kept(Repository(project.root), tmp_path / KEPT, "faster")
     assert made.commit == code
     checked = verify(Repository(project.root), str(tmp_path / KEPT))
     assert checked.findings == () and checked.commit is not None and checked.commit.id == code
@@ -502,7 +573,7 @@ def test_it_is_found_from_the_folder_that_a_person_is_in(
     monkeypatch.chdir(told.clone.root / "code")
     assert CliRunner().invoke(app, ["verify", f"../{KEPT}/"]).exit_code == 0
     assert CliRunner().invoke(app, ["keep", str(tmp_path / "copy"), f"../{KEPT}"]).exit_code == 0
-    record = _texts(tmp_path / "copy")
+    record = _texts(files_of(tmp_path / "copy"))
     assert {**record, "record.json": b""} == {**_texts(told.clone.root / KEPT), "record.json": b""}
 
 
@@ -512,7 +583,7 @@ def test_a_project_in_a_folder_is_kept_and_made_again_from_its_record(monorepo: 
     (root / "raw.csv").write_text("1\n2\n")
     run(["dvc", "add", "--quiet", "raw.csv"], root)
     run(["dvc", "repro", "--quiet", "--all-pipelines"], root)
-    keep(Repository(root), root / "reports/kept")
+    kept(Repository(root), root / "reports/kept")
     assert {"raw.csv", "raw.csv.dvc", "count.json", "deep/dvc.lock"} <= set(_texts(root / "reports/kept"))
     run(["git", "checkout", "--quiet", "."], root)
     run(["git", "clean", "-fdxq", "--exclude=reports"], root.parents[1])
@@ -524,14 +595,14 @@ def test_a_project_in_a_folder_is_kept_and_made_again_from_its_record(monorepo: 
 
 def test_all_that_dvc_knows_is_kept(broad: Path, tmp_path: Path) -> None:
     root = copied(broad, tmp_path)
-    keep(Repository(root), tmp_path / KEPT)
+    kept(Repository(root), tmp_path / KEPT)
     checked = [verify(Repository(root), revision) for revision in (str(tmp_path / KEPT), "HEAD")]
     assert checked[0].findings == checked[1].findings and checked[0].bytes > 0
 
 
 def test_files_of_dvc_2_are_kept(legacy: Path, tmp_path: Path) -> None:
     root = copied(legacy, tmp_path)
-    keep(Repository(root), tmp_path / KEPT)
+    kept(Repository(root), tmp_path / KEPT)
     shutil.rmtree(root / ".dvc/cache")
     assert verify(Repository(root), str(tmp_path / KEPT)).findings == ()
 
