@@ -1,7 +1,7 @@
 """Put kept records of a study on one page: `python -m commands.study reports/study`.
 
-The folder holds what `python -m lineage keep` wrote: the continuation's record, below it `scratch/` and one folder an
-experiment in `experiments/`. The page and two pictures are drawn from their comparisons; nothing is computed here.
+The folder holds what `python -m lineage keep` wrote: the continuation's record, that of `scratch/` and one a folder in
+`experiments/`. The page and two pictures are drawn from their comparisons; nothing is computed here.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from artifacts.files import write_text
+from lineage.records import files_of, is_record
 from reporting import code_figures, code_tables, figures, tables
 from reporting.code_schema import CodeComparison
 from reporting.code_sections import code_bullets
@@ -39,9 +40,10 @@ def page(folder: Path) -> Report:
         InputError: a comparison is missing or torn.
     """
     reader = Reader()
-    continuation = reader.cited(folder / COMPARISON, Comparison)
-    scratch = reader.cited(folder / "scratch" / COMPARISON, Comparison)
-    code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
+    files = files_of(folder)
+    continuation = reader.cited(files / COMPARISON, Comparison)
+    scratch = reader.cited(files_of(folder / "scratch") / COMPARISON, Comparison)
+    code = reader.cited(files / CODE_COMPARISON, CodeComparison)
     regimes = (("Continued from a trained base", continuation), ("Trained from scratch", scratch))
     groups = [
         *(replace(group, title=f"{title}: {group.title}") for title, c in regimes for group in findings(c)),
@@ -49,7 +51,7 @@ def page(folder: Path) -> Report:
     ]
     sections = [Section("", title, language(comparison)) for title, comparison in regimes]
     sections.append(Section("", "Code", [code_tables.at_equal_steps(code), code_tables.gates(code)]))
-    sections += [experiment(reader, record) for record in sorted((folder / "experiments").glob("*/record.json"))]
+    sections += [experiment(reader, record) for record in records(folder / "experiments")]
     sections += corrections(reader, folder)
     return Report("The study", f"{summary(continuation)} {summary(scratch)}", groups, sections)
 
@@ -60,7 +62,7 @@ def corrections(reader: Reader, folder: Path) -> Iterator[Section]:
     Raises:
         InputError: a comparison is missing or torn.
     """
-    reports = [report for file in folder.rglob("record.json") if (report := file.parent / REPORT).is_file()]
+    reports = [report for record in records(folder) if (report := files_of(record) / REPORT).is_file()]
     wrong = [report for report in reports if NO_LOCK in report.read_text(encoding="utf-8")]
     comparisons = [reader.cited(report.with_name(COMPARISON.name), Comparison) for report in wrong]
     locks = {pair for comparison in comparisons for made in comparison.environments for pair in made.locks.items()}
@@ -76,16 +78,21 @@ def language(comparison: Comparison) -> list[Block]:
     return [table(comparison) for table in drawn]
 
 
+def records(folder: Path) -> list[Path]:
+    """The folders of records in a folder and below."""
+    return sorted({place.parent for place in folder.rglob("record.*") if is_record(place.parent)})
+
+
 def experiment(reader: Reader, record: Path) -> Section:
     """The tables of what an experiment varies: arms of the code study, or of the language study with its samplers.
 
     Raises:
         InputError: its comparison, or its file in conf/experiments, is missing.
     """
-    folder, name = record.parent, record.parent.name
+    folder, name = files_of(record), record.name
     file = EXPERIMENTS / f"{name}.yaml"
     if not file.is_file():
-        raise InputError("there is no such experiment", where=str(file), todo=f"Remove {folder}, or run from the root")
+        raise InputError("there is no such experiment", where=str(file), todo=f"Remove {record}, or run from the root")
     if name.startswith("code_"):
         code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
         return Section("", name, [Paragraph(about(file)), code_tables.at_equal_steps(code)])
@@ -103,9 +110,9 @@ def about(file: Path) -> str:
 
 def pictures(folder: Path) -> dict[str, Figure]:
     """File name -> picture: generation of the continuation, and pass@1, against real forward passes."""
-    reader = Reader()
-    comparison = reader.cited(folder / COMPARISON, Comparison)
-    code = reader.cited(folder / CODE_COMPARISON, CodeComparison)
+    reader, files = Reader(), files_of(folder)
+    comparison = reader.cited(files / COMPARISON, Comparison)
+    code = reader.cited(files / CODE_COMPARISON, CodeComparison)
     plain = comparison.model_copy(update={"curves": [c for c in comparison.curves if c.sampler == SHOWN_SAMPLER]})
     return {
         "generation.svg": figures.generation(plain).figures[0],
@@ -117,7 +124,7 @@ def _of_set(drawn: Figures, name: str) -> Figure:
     return next(figure for figure in drawn.figures if name in figure.title)
 
 
-def main(folder: Annotated[Path, typer.Argument(help="With record.json, scratch/ and experiments/.")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="With a record, scratch/ and experiments/.")]) -> None:
     """Write FOLDER/README.md, generation.svg and pass.svg."""
     drawn = pictures(folder)
     title, lead, rest = render_markdown(page(folder)).split("\n\n", 2)

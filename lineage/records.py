@@ -21,6 +21,8 @@ from lineage.model import Frozen
 
 NAME = "record.json"
 ARCHIVE = "record.tar.xz"
+MAGIC = b"\xfd7zXZ\0"
+"""What an archive begins with."""
 LARGEST = 1 << 29
 """Bytes that an archive may hold."""
 

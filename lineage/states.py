@@ -16,7 +16,7 @@ from pathspec import GitIgnoreSpec
 from lineage.checkout import NOT_HERE, Form, entries_under, entry_at, is_pointer, laid_out
 from lineage.errors import AuditError, Missing, Unreadable
 from lineage.model import File, Gap
-from lineage.records import ARCHIVE, LeftOut, files_of, is_record, read_record, unpacked
+from lineage.records import ARCHIVE, MAGIC, LeftOut, files_of, is_record, read_record, unpacked
 from lineage.repository import WHOLE, WORKSPACE, Repository, relative
 
 IGNORING = ".dvcignore"
@@ -89,9 +89,9 @@ class State(ABC):
         """Whether git keeps a file or folder at its own place; of an output, because it is a result."""
         return isinstance(self._entry(path), pygit2.Blob | pygit2.Tree)
 
-    def history_of(self, path: str) -> tuple[str | None, str]:
-        """The newest commit that may have a file as it is here, and the path there of what holds it."""
-        return self.commit, path
+    def history_of(self, path: str) -> tuple[str | None, tuple[str, ...]]:
+        """The newest commit that may have a file as it is here, and the paths there of what may hold it."""
+        return self.commit, (path,)
 
     def in_history(self, data: bytes, path: str) -> bytes:
         """A file as it was, from what git had where `history_of` says."""
@@ -196,8 +196,7 @@ class Kept(Committed):
     kind = "record"
 
     def __init__(self, repository: Repository, name: str, folder: Path) -> None:
-        self._archive = (folder / ARCHIVE).resolve() if (folder / ARCHIVE).is_file() else None
-        self.folder = files_of(folder).resolve()
+        self._home, self.folder = folder.resolve(), files_of(folder).resolve()
         record = read_record(self.folder)
         here = repository.has_commit(record.commit)
         super().__init__(repository, name, record.commit if here else None)
@@ -238,20 +237,22 @@ class Kept(Committed):
         """Whether the commit has the file at its own place."""
         return self.commit is not None and self.repository.blob(self.commit, path) is not None
 
-    def history_of(self, path: str) -> tuple[str | None, str]:
-        """What is checked out, and the path of the record's file, or of its archive."""
-        place = self._archive or self.place(path)
-        if place.is_relative_to(self.repository.root):
-            return self.repository.head(), relative(place, self.repository.root)
-        return None, path
+    def history_of(self, path: str) -> tuple[str | None, tuple[str, ...]]:
+        """What is checked out, and the paths of the record's archive and of its file, as it once was kept."""
+        if not self._home.is_relative_to(self.repository.root):
+            return None, ()
+        inside = relative(self.place(path), self.folder)
+        return self.repository.head(), tuple(
+            relative(self._home / name, self.repository.root) for name in (ARCHIVE, inside)
+        )
 
     def in_history(self, data: bytes, path: str) -> bytes:
         """A file as it was, from what git had where `history_of` says."""
-        if self._archive is None:
+        if not data.startswith(MAGIC):
             return data
         try:
-            then = unpacked(data, str(self._archive)) / relative(self.place(path), self.folder)
-        except AuditError:  # something else lay there then
+            then = unpacked(data, self.name) / relative(self.place(path), self.folder)
+        except AuditError:  # another archive lay there then
             return b""
         return then.read_bytes() if then.is_file() else b""
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from lineage.contents import Recorded
@@ -301,9 +301,10 @@ class Recording:
     def _history(self, file: str) -> list[tuple[str, str | None]]:
         """(Commit, blob of a file in it), newest first."""
         if file not in self._blobs:
-            start, path = self._state.history_of(file)
+            start, paths = self._state.history_of(file)
             commits = self._repository.history(start) if start is not None else ()
-            self._blobs[file] = [(commit, self._repository.blob(commit, path)) for commit in commits]
+            blobs = ((commit, map(partial(self._repository.blob, commit), paths)) for commit in commits)
+            self._blobs[file] = [(commit, next(filter(None, found), None)) for commit, found in blobs]
         return self._blobs[file]
 
     def _record_in(self, blob: str, run: Run) -> Any:

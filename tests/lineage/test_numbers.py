@@ -13,13 +13,14 @@ from lineage.checks.case import Case
 from lineage.checks.numbers import Numbers, check_numbers, disagreements
 from lineage.graph import Graph
 from lineage.model import Fault
+from lineage.records import ARCHIVE, files_of
 from lineage.repository import Repository
 from lineage.states import open_state
 from lineage.verify import verify
 from tests.lineage.simulated import Made, Project
 
 ROOT = Path(__file__).parents[2]
-RECORDS = sorted(path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "reports").rglob("record.json"))
+RECORDS = sorted(path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "reports").rglob(ARCHIVE))
 SCORES = {arm: {"ppl": 5.1234567891 + i, "bits": 2.9876543219 - i} for i, arm in enumerate(("base", "short", "long"))}
 ROWS = [{"arm": arm, "two": {"ppl": s["ppl"], "bits": s["bits"]}, "n": 42} for arm, s in SCORES.items()]
 METRICS, COMPARISON = "eval/metrics.json", "eval/comparison.json"
@@ -135,7 +136,8 @@ def test_a_forgery_of_metric_lock_and_commit_is_found(simulated: Project, tmp_pa
 
 def test_the_study_s_perplexity_can_not_be_changed_in_its_metrics_alone() -> None:
     metrics, comparison = (
-        json.loads((ROOT / f"reports/study/reports/{name}.json").read_text()) for name in ("metrics", "comparison")
+        json.loads((files_of(ROOT / "reports/study") / f"reports/{name}.json").read_text())
+        for name in ("metrics", "comparison")
     )
     forged = changed(metrics, "lm", "sm_iso_update", "ppl")
     assert differing(metrics, comparison) == set()

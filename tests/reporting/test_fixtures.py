@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lineage.records import files_of
 from tests.pipeline.clones import ROOT, Clone
 from tests.reporting.code_run import CodeRun
 
@@ -42,7 +43,7 @@ def test_a_real_run_has_every_key_of_the_fixtures(smoke: Clone, new_run: Callabl
     with contextlib.chdir(tmp_path):
         new_run(tmp_path)
         CodeRun(tmp_path).write()
-    invented, real, kept = shapes(tmp_path), shapes(smoke.root), shapes(ROOT / "reports/study")
+    invented, real, kept = shapes(tmp_path), shapes(smoke.root), shapes(files_of(ROOT / "reports/study"))
     assert len(invented) > 12
     odd = {kind: found - real.get(kind, set()) - kept.get(kind, set()) for kind, found in invented.items()}
     assert {kind: found for kind, found in odd.items() if found} == {}
