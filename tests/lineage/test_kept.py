@@ -295,6 +295,17 @@ def test_an_archive_answers_as_its_files_do(archived: Project, told: Story, monk
     assert (archived.root / KEPT / ARCHIVE).read_bytes() == before
 
 
+def test_a_record_that_was_packed_later_came_into_history_before(told: Story, tmp_path: Path) -> None:
+    project = told.project.copied(tmp_path / "project")
+    folder = project.root / KEPT
+    archive = packed(folder, _texts(folder))
+    shutil.rmtree(folder)
+    project.write(f"{KEPT}/{ARCHIVE}", archive)
+    project.commit("packed")
+    traced = trace(Repository(project.root), METRICS, str(folder))
+    assert {step.recorded.id for step in traced.steps if step.recorded is not None} == {told.committed}
+
+
 def test_an_edit_in_an_archive_is_named(archived: Project) -> None:
     repack(archived, lambda files: Project(files).replace(METRICS, '"score": ', '"score": 1'))
     assert {path for _, _, path in found(archived)} == {METRICS}
