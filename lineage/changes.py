@@ -34,6 +34,8 @@ class Change(StrEnum):
     SOURCE = "source revision"
     CODE = "code"
     COMMENT = "comment"
+    MOVED = "file moved"
+    """The same bytes at another path."""
     ROWS = "data"
     ORDER = "data order"
     ENVIRONMENT = "environment"

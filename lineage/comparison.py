@@ -3,7 +3,7 @@
 Hashes nothing but small files that git keeps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -194,7 +194,10 @@ class Comparison:
         """Code and tracked data: what the runs read, and what lies there now."""
         then = {file.path: file for file in self.before.graph.own_inputs(old)}
         now = {file.path: file for file in self.after.graph.own_inputs(new)}
-        for path in [*then, *(p for p in now if p not in then)]:
+        moved = _moved(then, now)
+        for path, to in moved.items():
+            yield entered(new.name, Change.MOVED, f"{path} -> {to}", then[path].hash, now[to].hash)
+        for path in [p for p in {**then, **now} if p not in moved and p not in moved.values()]:
             a, b = then.get(path), now.get(path)
             hashes = (a.hash if a else None, b.hash if b else None)
             if hashes[0] != hashes[1]:
@@ -283,3 +286,10 @@ class Comparison:
         if not all(isinstance(value, dict) for value in values):
             return ()
         return tuple((key, a, b) for key, a, b in differing(*values))
+
+
+def _moved(then: Mapping[str, File], now: Mapping[str, File]) -> dict[str, str]:
+    """The path of a file that is gone -> that of a new one with the same hash."""
+    added = {file.hash: path for path, file in now.items() if path not in then and file.hash is not None}
+    gone = {path: added[file.hash] for path, file in then.items() if path not in now and file.hash in added}
+    return gone if len({*gone.values()}) == len(gone) else {}

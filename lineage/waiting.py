@@ -23,7 +23,10 @@ def waiting(recorded: Case, planned: Case, name: str) -> Iterator[Entry]:
             yield entered(name, parameter_kind(inner), f"{file}: {inner}", then, now, Effect.NOT_RUN)
     for read in recorded.graph.own_inputs(run):
         now = planned.current_hash(read)
-        if now != read.hash:
+        blob = recorded.state.blob(read.path) if recorded.current_hash(read) == read.hash else None
+        if now is None and (to := planned.has_elsewhere(blob)) is not None:
+            yield entered(name, Change.MOVED, f"{read.path} -> {to}", read.hash, read.hash, Effect.NOT_RUN)
+        elif now != read.hash:
             kind, detail = file_kind(
                 read.path, recorded.recorded_bytes(read.path, read.hash), planned.state.read(read.path)
             )

@@ -117,6 +117,15 @@ class Case:
         """The hash of what lies at an input's path now; None where nothing does."""
         return file.hash if file.is_external else self.contents.current_hash(file)
 
+    def has_elsewhere(self, blob: str | None) -> str | None:
+        """A path where the commit has what git has by an id, if there is one."""
+        return self._paths.get(blob) if blob is not None else None
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """Git's id of a file -> its path in the commit."""
+        return {blob: path for path, blob in self.state.committed_under("").items()}
+
     def recorded_bytes(self, path: str, digest: str | None) -> bytes | None:
         """A file's bytes, if they are the ones that were recorded."""
         return next((data for data in self.state.forms(path) if bytes_hash(data) == digest), None)

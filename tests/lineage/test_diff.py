@@ -54,6 +54,23 @@ def test_a_stage_that_only_one_side_has_is_named(project: Project) -> None:
     assert named(compared(project, "HEAD", "HEAD^")) == {("more", Change.REMOVED)}
 
 
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_file_that_was_moved_is_named_as_such(project: Project, ran: bool) -> None:
+    project.write("code/layout.py", b"WIDTH = 80\n")
+    for path in ("code/layout.py", "layout.py"):
+        project.stages["report"] = replace(project.stages["report"], code=(path,))
+        if not (project.root / path).exists():
+            run(["git", "mv", "code/layout.py", path], project.root)
+        project.run()
+        project.commit(path)
+    if not ran:
+        project.write_lock({name: entry for name, entry in project.lock().items() if name != "report"})
+        project.commit("not run")
+    moved = [e for e in compared(project, "HEAD^" if ran else "HEAD~2", "HEAD").entries if e.kind is Change.MOVED]
+    assert [(e.run, e.what) for e in moved] == [("report", "code/layout.py -> layout.py")]
+    assert moved[0].effect is (Effect.IDENTICAL if ran else Effect.NOT_RUN)
+
+
 # The same kinds at other places
 
 

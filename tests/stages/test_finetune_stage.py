@@ -19,6 +19,7 @@ from softmask.backbones.dream_adapter import load_adapter
 from softmask.backbones.dream_checkpoint import load_dream, save_dream
 from softmask.errors import InputError
 from softmask.loss_kinds import Normalisation
+from softmask.training import checkpoints
 from softmask.training.answer_objective import AnswerObjective
 from softmask.training.answers import evaluation_batches
 from softmask.training.chat_tokens import ChatTokens, ChatVocabulary
@@ -185,10 +186,13 @@ def test_gradient_checkpointing_leaves_the_same_adapter(tmp_path: Path, monkeypa
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(folder: Path, monkeypatch: Any) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(
-        "runner.store.Checkpoints.published",
-        lambda self, path: sizes.append(sum(file.stat().st_size for file in path.glob("*.safetensors"))),
-    )
+    seal = checkpoints.seal
+
+    def measured(draft: Path, final: Path, identity: str) -> None:
+        seal(draft, final, identity)
+        sizes.append(sum(file.stat().st_size for file in final.glob("*.safetensors")))
+
+    monkeypatch.setattr(checkpoints, "seal", measured)
     made = finetune("sm")
     adapter = (made / FILES[1]).stat().st_size
     base = Path("models/dream/tiny/base/model/model.safetensors").stat().st_size
