@@ -25,6 +25,8 @@ MAGIC = b"\xfd7zXZ\0"
 """What an archive begins with."""
 LARGEST = 1 << 29
 """Bytes that an archive may hold."""
+MOST = 100_000
+"""Files that it may hold."""
 
 
 def _below(path: str) -> str:
@@ -106,7 +108,9 @@ def unpacked(data: bytes, where: str) -> Path:
         if len(text) > LARGEST:
             raise ValueError(f"it holds more than {LARGEST} bytes")
         with tarfile.open(fileobj=io.BytesIO(text)) as archive:
-            for entry in archive:
+            for number, entry in enumerate(archive):
+                if number == MOST:
+                    raise ValueError(f"it holds more than {MOST} files")
                 if not entry.isfile() or (entry.name != NAME and _below(entry.name) != entry.name):
                     raise ValueError(f"{entry.name!r} is no file of a record")
                 archive.extract(entry, folder.name, set_attrs=False, filter="data")

@@ -23,7 +23,7 @@ from lineage.diff import diff
 from lineage.errors import AuditError
 from lineage.keep import LARGEST, Keeping, keep
 from lineage.model import Fault
-from lineage.records import ARCHIVE, files_of, packed
+from lineage.records import ARCHIVE, files_of, packed, unpacked
 from lineage.rederive import Answer, rederive
 from lineage.repository import Repository
 from lineage.signing import generate_key
@@ -325,6 +325,9 @@ def test_an_archive_without_end_and_a_damaged_one_are_refused(
     archived: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = (archived.root / KEPT / ARCHIVE).read_bytes()
+    monkeypatch.setattr("lineage.records.MOST", 1)
+    with pytest.raises(AuditError, match="more than 1 files"):
+        unpacked(whole, "")
     monkeypatch.setattr("lineage.records.LARGEST", 1000)
     for data, why in ((whole, "more than 1000 bytes"), (whole[:99], "no kept record"), (b"", "no kept record")):
         (archived.root / KEPT / ARCHIVE).write_bytes(data)
