@@ -25,6 +25,8 @@ MAGIC = b"\xfd7zXZ\0"
 """What an archive begins with."""
 LARGEST = 1 << 29
 """Bytes that an archive may hold."""
+MEMORY = 1 << 28
+"""Bytes that its decoder may ask for."""
 MOST = 100_000
 """Files that it may hold."""
 
@@ -79,7 +81,11 @@ def files_of(folder: Path) -> Path:
         AuditError: the archive isn't what `keep` writes.
     """
     archive = folder / ARCHIVE
-    return unpacked(archive.read_bytes(), str(archive)) if archive.is_file() else folder
+    if not archive.is_file():
+        return folder
+    if archive.stat().st_size > LARGEST:
+        raise AuditError(f"it is larger than {LARGEST} bytes", where=str(archive), expected="what `lineage keep` wrote")
+    return unpacked(archive.read_bytes(), str(archive))
 
 
 def packed(folder: Path, paths: Iterable[str]) -> bytes:
@@ -104,14 +110,18 @@ def unpacked(data: bytes, where: str) -> Path:
     folder = tempfile.TemporaryDirectory(prefix="lineage-record-")
     _unpacked.append(folder)
     try:
-        text = lzma.LZMADecompressor().decompress(data, max_length=LARGEST + 1)
+        text = lzma.LZMADecompressor(memlimit=MEMORY).decompress(data, max_length=LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it holds more than {LARGEST} bytes")
         with tarfile.open(fileobj=io.BytesIO(text)) as archive:
             for number, entry in enumerate(archive):
                 if number == MOST:
                     raise ValueError(f"it holds more than {MOST} files")
-                if not entry.isfile() or (entry.name != NAME and _below(entry.name) != entry.name):
+                if (
+                    not entry.isfile()
+                    or entry.size > len(text)
+                    or (entry.name != NAME and _below(entry.name) != entry.name)
+                ):
                     raise ValueError(f"{entry.name!r} is no file of a record")
                 archive.extract(entry, folder.name, set_attrs=False, filter="data")
     except (lzma.LZMAError, tarfile.TarError, EOFError, OSError, ValueError) as error:
