@@ -324,15 +324,19 @@ def test_nothing_is_unpacked_outside(archived: Project, name: str) -> None:
 def test_an_archive_without_end_and_a_damaged_one_are_refused(
     archived: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = (archived.root / KEPT / ARCHIVE).read_bytes()
-    monkeypatch.setattr("lineage.records.MOST", 1)
-    with pytest.raises(AuditError, match="more than 1 files"):
-        unpacked(whole, "")
-    monkeypatch.setattr("lineage.records.LARGEST", 1000)
-    for data, why in ((whole, "more than 1000 bytes"), (whole[:99], "no kept record"), (b"", "no kept record")):
-        (archived.root / KEPT / ARCHIVE).write_bytes(data)
-        with pytest.raises(AuditError, match=why):
+    place = archived.root / KEPT / ARCHIVE
+    whole = place.read_bytes()
+    for name, most, why in (("MOST", 1, "more than 1 files"), ("LARGEST", len(whole), f"more than {len(whole)} bytes")):
+        with monkeypatch.context() as patch, pytest.raises(AuditError, match=why):
+            patch.setattr(f"lineage.records.{name}", most)
+            unpacked(whole, name)
+    for data in (whole[:99], b"", b"mine"):
+        place.write_bytes(data)
+        with pytest.raises(AuditError, match="no kept record"):
             found(archived)
+    with monkeypatch.context() as patch, pytest.raises(AuditError, match="larger than 1 bytes"):
+        patch.setattr("lineage.records.LARGEST", 1)
+        found(archived)
 
 
 # What is left out
