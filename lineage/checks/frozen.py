@@ -1,10 +1,12 @@
-"""Has what frozen stages read moved on since they ran? DVC keeps their outputs then, which proves nothing wrong."""
+"""Have code and parameters of frozen stages changed since? DVC keeps their outputs, which proves nothing wrong.
+
+That what they read from other stages moves on is what stages are frozen for.
+"""
 
 from collections.abc import Iterator
 
 from lineage.checks.case import Case
 from lineage.checks.inputs import check_inputs
-from lineage.checks.locks import check_links
 from lineage.checks.parameters import check_parameters
 from lineage.model import Fault, Finding
 
@@ -18,7 +20,7 @@ class _Thawed(Case):
 def check_frozen(case: Case) -> Iterator[Finding]:
     """What frozen stages ran with and isn't so any more."""
     thawed = _Thawed(case.graph, tuple(name for name in case.names if name in case.frozen))
-    for check in (check_links, check_inputs, check_parameters):
+    for check in (check_inputs, check_parameters):
         for finding in check(thawed):
             if finding.proves_wrong:
                 what = f"dvc.yaml keeps the stage frozen since: {finding.what}"

@@ -168,7 +168,7 @@ def test_runs_after_a_change_are_explained_by_it(broad: Path, tmp_path: Path) ->
     run(["dvc", "add", "--quiet", "raw.csv"], root)
     run(["dvc", "repro", "--quiet", "--all-pipelines"], root)
     commit(root, "more rows, another rate")
-    assert found(verify(Repository(root), "HEAD")) == {(Fault.STALE, "old", "raw.csv")}  # frozen: it hasn't read them
+    assert found(verify(Repository(root), "HEAD")) == set()  # the frozen stage has not read the new rows, and may
     assert attested(root, "last.txt", tmp_path)
     difference = diff(Repository(root), "v1", "HEAD")
     assert {(e.run, e.kind, e.effect) for e in difference.entries} == {

@@ -459,7 +459,7 @@ def test_a_file_here_has_no_hash_of_another_kind(project: Project) -> None:
     assert {f for f in found(project) if f[0] is Fault.UNREADABLE} == {(Fault.UNREADABLE, None, "dvc.lock")}
 
 
-def test_what_a_frozen_stage_read_may_move_on_but_not_in_silence(project: Project) -> None:
+def test_code_and_parameters_of_a_frozen_stage_may_change_but_not_in_silence(project: Project) -> None:
     project.replace("dvc.yaml", "  prepare:\n", "  prepare:\n    frozen: true\n")
     project.replace("params.yaml", "limit: 50", "limit: 60")
     project.replace("code/prepare.py", "FACTOR = 2", "FACTOR = 9")
