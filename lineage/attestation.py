@@ -35,7 +35,7 @@ from lineage.closure import (
     trace_id,
 )
 from lineage.errors import AuditError
-from lineage.graph import Graph
+from lineage.graph import Graph, folders_above
 from lineage.hashing import LEGACY, Progress, file_hash, folder_hash, stream_hash
 from lineage.model import File, Frozen, Pin
 from lineage.repository import Repository
@@ -241,7 +241,10 @@ def _check_folder(
         what = "its files don't make the hash that was signed"
         return [Differing(path=str(place), what=what)], [], len(here)
     common = posixpath.commonpath([f"/{posixpath.dirname(path)}" for path in signed])[1:]
-    base = max(_parents(common), key=lambda folder: sum(posixpath.join(folder, path) in signed for path in here))
+    base = max(
+        (common, *folders_above(common), ""),
+        key=lambda folder: sum(posixpath.join(folder, path) in signed for path in here),
+    )
     expected = {posixpath.relpath(path, base or "."): digest for path, digest in signed.items()}
     found = {path: _sha256(file, progress) for path, file in here.items()}
     differing = [
@@ -250,14 +253,6 @@ def _check_folder(
         if expected.get(path) != digest
     ]
     return differing, [path for path in expected if path not in found], len(found)
-
-
-def _parents(folder: str) -> Iterator[str]:
-    """A folder and all that it lies in."""
-    while folder:
-        yield folder
-        folder = posixpath.dirname(folder)
-    yield ""
 
 
 def _sha256(place: Path, progress: Progress | None) -> str:

@@ -55,20 +55,17 @@ class _Layout:
         return self._known[path]
 
     def _search(self, path: str) -> tuple[str, ...]:
-        parent = path
-        while parent:
-            if parent in self._outputs:
-                return (parent,)
-            parent = posixpath.dirname(parent) if parent != "/" else ""
+        for place in (path, *folders_above(path)):
+            if place in self._outputs:
+                return (place,)
         return tuple(sorted(output for output in self._outputs if output.startswith(path + "/")))
 
     @cached_property
     def nested(self) -> list[tuple[str, str]]:
         """(An output, one that lies in it); of several that it lies in the innermost."""
-        around = {
-            path: next((above for above in _above(path) if above in self._outputs), None) for path in self._outputs
-        }
-        return [(above, path) for path, above in sorted(around.items()) if above is not None]
+        inside = ((path, folders_above(path)) for path in sorted(self._outputs))
+        around = ((path, next((f for f in folders if f in self._outputs), None)) for path, folders in inside)
+        return [(folder, path) for path, folder in around if folder is not None]
 
 
 @cache
@@ -76,7 +73,7 @@ def _layout_of(outputs: frozenset[str]) -> _Layout:
     return _Layout(outputs)
 
 
-def _above(path: str) -> Iterator[str]:
+def folders_above(path: str) -> Iterator[str]:
     """The folders that a path lies in."""
     while (parent := posixpath.dirname(path)) not in ("", path):
         yield parent

@@ -100,32 +100,34 @@ def packed(folder: Path, paths: Iterable[str]) -> bytes:
     return lzma.compress(made.getvalue(), preset=6)
 
 
-@lru_cache(maxsize=64)
 def unpacked(data: bytes, where: str) -> Path:
     """The folder that an archive is unpacked in, until this process ends.
 
     Raises:
         AuditError: it isn't what `keep` writes.
     """
-    folder = tempfile.TemporaryDirectory(prefix="lineage-record-")
-    _unpacked.append(folder)
     try:
-        text = lzma.LZMADecompressor(memlimit=MEMORY).decompress(data, max_length=LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ValueError(f"it holds more than {LARGEST} bytes")
-        with tarfile.open(fileobj=io.BytesIO(text)) as archive:
-            for number, entry in enumerate(archive):
-                if number == MOST:
-                    raise ValueError(f"it holds more than {MOST} files")
-                if (
-                    not entry.isfile()
-                    or entry.size > len(text)
-                    or (entry.name != NAME and _below(entry.name) != entry.name)
-                ):
-                    raise ValueError(f"{entry.name!r} is no file of a record")
-                archive.extract(entry, folder.name, set_attrs=False, filter="data")
+        return _laid_out(data)
     except (lzma.LZMAError, tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise AuditError(f"it is no kept record ({error})", where=where, expected="what `lineage keep` wrote") from None
+
+
+@lru_cache(maxsize=64)
+def _laid_out(data: bytes) -> Path:
+    """The same for the same bytes, wherever they lie."""
+    folder = tempfile.TemporaryDirectory(prefix="lineage-record-")
+    _unpacked.append(folder)
+    text = lzma.LZMADecompressor(memlimit=MEMORY).decompress(data, max_length=LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it holds more than {LARGEST} bytes")
+    with tarfile.open(fileobj=io.BytesIO(text)) as archive:
+        for number, entry in enumerate(archive):
+            if number == MOST:
+                raise ValueError(f"it holds more than {MOST} files")
+            is_named = entry.name == NAME or _below(entry.name) == entry.name
+            if not is_named or not entry.isfile() or entry.size > len(text):
+                raise ValueError(f"{entry.name!r} is no file of a record")
+            archive.extract(entry, folder.name, set_attrs=False, filter="data")
     return Path(folder.name).resolve()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lineage.changes import Change, Effect, Entry, entered, file_kind, parameter_kind
 from lineage.checks.case import Case
+from lineage.model import File
 from lineage.values import differing, value_at
 
 
@@ -23,11 +24,15 @@ def waiting(recorded: Case, planned: Case, name: str) -> Iterator[Entry]:
             yield entered(name, parameter_kind(inner), f"{file}: {inner}", then, now, Effect.NOT_RUN)
     for read in recorded.graph.own_inputs(run):
         now = planned.current_hash(read)
-        blob = recorded.state.blob(read.path) if recorded.current_hash(read) == read.hash else None
-        if now is None and (to := planned.has_elsewhere(blob)) is not None:
+        if now is None and (to := _elsewhere(recorded, planned, read)) is not None:
             yield entered(name, Change.MOVED, f"{read.path} -> {to}", read.hash, read.hash, Effect.NOT_RUN)
         elif now != read.hash:
             kind, detail = file_kind(
                 read.path, recorded.recorded_bytes(read.path, read.hash), planned.state.read(read.path)
             )
             yield entered(name, kind, read.path, read.hash, now, Effect.NOT_RUN, detail)
+
+
+def _elsewhere(recorded: Case, planned: Case, read: File) -> str | None:
+    """Where the other side has the bytes that a run read, if they are those that its own commit has."""
+    return planned.has_elsewhere(recorded.state.blob(read.path)) if recorded.current_hash(read) == read.hash else None

@@ -45,17 +45,16 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path, *, expected: str = "", missing: str = "", todo: str = "") -> Any:
+def read_json(path: Path, *, expected: str = "", todo: str = "") -> Any:
     """The value in a file.
 
     Args:
         expected, todo: for the message.
-        missing: what to do where there is no file.
 
     Raises:
         InputError: it can't be read, or as `parse_json`.
     """
-    return parse_json(read_bytes(path, expected, missing), str(path), expected=expected, todo=todo)
+    return parse_json(read_bytes(path, expected), str(path), expected=expected, todo=todo)
 
 
 def read_object(path: Path, *, expected: str, todo: str = "") -> dict[str, Any]:

@@ -5,12 +5,13 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lineage.checkout import NOT_HERE, is_pointer
 from lineage.checks.case import Case
 from lineage.contents import listed, whole_hash
+from lineage.graph import folders_above
 from lineage.hashing import Progress, file_hash, stream_hash
 from lineage.model import Fault, File, Finding, Kind, Run
 from lineage.states import Kept, Workspace
@@ -148,13 +149,8 @@ def _fault(case: Case, run: Run, path: str) -> Fault:
     declared = case.declared.stages.get(run.name)
     metrics = declared.metrics if declared is not None else frozenset[str]()
     names = [path, *(f"{path}/{name}" for name in case.state.committed_under(path))]
-    is_metric = any("metrics" in posixpath.basename(n) or metrics & {n, *_above(n)} for n in names)
+    is_metric = any("metrics" in posixpath.basename(n) or metrics & {n, *folders_above(n)} for n in names)
     return Fault.METRIC if is_metric else Fault.OUTPUT
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that a path lies in."""
-    return (str(folder) for folder in PurePosixPath(path).parents)
 
 
 def _in_workspace(case: Case, run: Run, file: File, here: Path, claims: list[Claim]) -> Iterator[Finding]:
